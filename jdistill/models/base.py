@@ -1,0 +1,46 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every model family offers: parameters apart from the function."""
+
+import abc
+from typing import Any
+
+import jax
+
+from jdistill import types
+
+
+class Architecture(abc.ABC):
+  """A model without parameters: hashable, so jit may close over it.
+
+  Parameters are nested dicts of arrays. `bind` gives a callable
+  `model(view, want=()) -> Outputs` closed over them; binding costs nothing at
+  run time and happens inside the jitted step.
+  """
+
+  @property
+  @abc.abstractmethod
+  def vocab_size(self) -> int:
+    """Number of logits: tokens of the vocabulary, or classes."""
+
+  @abc.abstractmethod
+  def init(self, key: jax.Array) -> types.PyTree:
+    """Draws parameters, float32 unless the architecture says otherwise."""
+
+  @abc.abstractmethod
+  def axes(self) -> types.PyTree:
+    """A tuple of logical axis names for each parameter, None for unnamed."""
+
+  @abc.abstractmethod
+  def bind(self, params: types.PyTree) -> types.Model:
+    """The model with these parameters."""
+
+  def shapes(self) -> types.PyTree:
+    """The parameters' shapes and dtypes; nothing is allocated."""
+    return jax.eval_shape(self.init, jax.random.key(0))
+
+
+def num_params(shapes: types.PyTree) -> int:
+  """Number of parameters in a tree of arrays or shapes."""
+  leaves: list[Any] = jax.tree.leaves(shapes)
+  return sum(leaf.size for leaf in leaves)

@@ -1,0 +1,215 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The data that flows between the parts: batches, outputs, signals, losses.
+
+Axis letters, the same everywhere: `B` batch, `T` positions, `V` vocabulary (or
+classes), `D` width, `L` layers, `H` heads, `K` kept entries, `C` the tokens of
+one chunk, `S`/`R` student and teacher positions when their tokenizers differ.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Logits: TypeAlias = Float[Array, "*B V"]
+LogProbs: TypeAlias = Float[Array, "*B V"]
+Ids: TypeAlias = Int[Array, "*B"]
+Nats: TypeAlias = Float[Array, "*B"]
+Scalar: TypeAlias = float | int | Float[Array, ""]
+PyTree: TypeAlias = Any
+
+BATCH_AXES = ("data", "fsdp")
+"""Mesh axes over which the rows of a batch are divided."""
+
+
+class UserError(Exception):
+  """Something that the user can mend: one message, exit code 2, no traceback.
+
+  The message names the thing at fault (file, field, shape), what was found,
+  what was expected and, where there is one, the way out.
+  """
+
+
+def pytree(cls=None, *, static: tuple[str, ...] = ()):
+  """Makes a class a frozen dataclass that is a pytree.
+
+  Args:
+    cls: the class.
+    static: names of fields that are part of the structure, not leaves.
+  """
+  if cls is None:
+    return lambda c: pytree(c, static=static)
+  cls = dataclasses.dataclass(frozen=True)(cls)
+  names = [f.name for f in dataclasses.fields(cls)]
+  return jax.tree_util.register_dataclass(
+    cls,
+    data_fields=[n for n in names if n not in static],
+    meta_fields=list(static),
+  )
+
+
+@pytree
+class Tokens:
+  """One view of a batch of text.
+
+  `targets[b, t]` is the token that follows `tokens[b, t]`, and `mask[b, t]` is
+  1 where predicting it counts. Padding has segment 0; packed documents count
+  from 1 and never attend to each other.
+  """
+
+  tokens: jax.Array  # [B, T] ids, or [B, T, D] embeddings
+  targets: jax.Array  # [B, T] int32
+  mask: jax.Array  # [B, T] float32
+  positions: jax.Array  # [B, T] int32, from 0 in each document
+  segment_ids: jax.Array  # [B, T] int32
+
+
+@pytree
+class Examples:
+  """One view of a batch of inputs that carry one label each."""
+
+  inputs: jax.Array  # [B, ...]
+  targets: jax.Array  # [B] int32
+  mask: jax.Array  # [B] float32, 0 for rows that only fill the batch
+
+
+View: TypeAlias = Tokens | Examples
+
+
+@pytree
+class Batch:
+  """Named views of the same rows, further named arrays, and the rows' ids."""
+
+  views: dict[str, View]
+  data: dict[str, jax.Array]  # each [B, ...]
+  example_id: jax.Array  # [B] int32, the same whatever the mesh
+
+  def __getitem__(self, view: str) -> View:
+    return self.views[view]
+
+
+@pytree(static=("soft_cap",))
+class Head:
+  """The map from hidden states to logits, `soft_cap(scale * h W^T + bias)`.
+
+  Logits are at least float32, whatever the dtype of the matmul's inputs.
+  """
+
+  weight: jax.Array  # [V, D]
+  bias: jax.Array | None = None  # [V]
+  scale: jax.Array | None = None  # []
+  soft_cap: float | None = None
+
+  @property
+  def vocab_size(self) -> int:
+    return self.weight.shape[0]
+
+  def cut(self, vocab_size: int) -> "Head":
+    """The same head for the first `vocab_size` ids only."""
+    bias = None if self.bias is None else self.bias[:vocab_size]
+    return dataclasses.replace(self, weight=self.weight[:vocab_size], bias=bias)
+
+  def __call__(self, hidden: jax.Array) -> jax.Array:
+    dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+    logits = jnp.einsum(
+      "...d,vd->...v", hidden, self.weight, preferred_element_type=dtype
+    )
+    if self.scale is not None:
+      logits = logits * self.scale
+    if self.bias is not None:
+      bias = self.bias.astype(logits.dtype)
+      logits = logits + jnp.expand_dims(bias, tuple(range(logits.ndim - 1)))
+    if self.soft_cap is not None:
+      logits = self.soft_cap * jnp.tanh(logits / self.soft_cap)
+    return logits
+
+
+@pytree(static=("size",))
+class IdentityHead:
+  """The head of a model that hands out logits: its hidden states are they."""
+
+  size: int
+
+  @property
+  def vocab_size(self) -> int:
+    return self.size
+
+  def cut(self, vocab_size: int) -> "IdentityHead":
+    return IdentityHead(vocab_size)
+
+  def __call__(self, hidden: jax.Array) -> jax.Array:
+    dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+    return hidden[..., : self.size].astype(dtype)
+
+
+@pytree
+class Dense:
+  """A full distribution per position, kept as hidden states and a head."""
+
+  hidden: jax.Array  # [*B, D]
+  head: Any  # Head, IdentityHead, or any pytree callable with their methods
+
+
+@pytree
+class Outputs:
+  """What a model says of one view."""
+
+  hidden: jax.Array  # [*B, D], ready for `head`
+  head: Any
+  features: dict[str, jax.Array]  # what `want` named
+  updates: dict[str, Any]  # caches, EMA codebooks, batch statistics
+
+  @property
+  def dense(self) -> Dense:
+    return Dense(self.hidden, self.head)
+
+  @property
+  def logits(self) -> jax.Array:
+    """[*B, V]; for classifiers, evaluation on small batches, and tests."""
+    return self.head(self.hidden)
+
+  def at(self, index: jax.Array) -> "Outputs":
+    """The outputs at other positions, `index` [B, S] into the T axis."""
+    hidden = jnp.take_along_axis(self.hidden, index[..., None], axis=-2)
+    return dataclasses.replace(self, hidden=hidden)
+
+
+Model: TypeAlias = Callable[..., Outputs]
+"""`model(view, want=()) -> Outputs`, closed over its parameters."""
+
+
+@pytree
+class Mean:
+  """A mean in two parts, so that it can be summed over microbatches."""
+
+  sum: jax.Array
+  weight: jax.Array
+
+
+@pytree
+class Loss:
+  """What a method returns for one microbatch.
+
+  `total` is already divided by the denominators of the *global* batch, so
+  totals of microbatches and devices add up; it alone carries gradients.
+  """
+
+  total: jax.Array  # []
+  metrics: dict[str, Mean]
+
+
+@pytree
+class TrainState:
+  """Everything that a run needs to go on, data position apart."""
+
+  step: jax.Array  # [] int32
+  params: dict[str, PyTree]  # {"student": ..., "method": ...}
+  opt_state: PyTree
+  extra: dict[str, PyTree]  # kept, not trained: EMA weights, buffers
+
+
+Metrics: TypeAlias = Mapping[str, Mean]
