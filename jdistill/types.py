@@ -9,7 +9,7 @@ one chunk, `S`/`R` student and teacher positions when their tokenizers differ.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,11 @@ Ids: TypeAlias = Int[Array, "*B"]
 Nats: TypeAlias = Float[Array, "*B"]
 Scalar: TypeAlias = float | int | Float[Array, ""]
 PyTree: TypeAlias = Any
+
+if TYPE_CHECKING:
+  Leaf: TypeAlias = jax.Array
+else:
+  Leaf = Any  # fields of pytrees also hold shapes, shardings, specs
 
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which the rows of a batch are divided."""
@@ -61,20 +66,20 @@ class Tokens:
   from 1 and never attend to each other.
   """
 
-  tokens: jax.Array  # [B, T] ids, or [B, T, D] embeddings
-  targets: jax.Array  # [B, T] int32
-  mask: jax.Array  # [B, T] float32
-  positions: jax.Array  # [B, T] int32, from 0 in each document
-  segment_ids: jax.Array  # [B, T] int32
+  tokens: Leaf  # [B, T] ids, or [B, T, D] embeddings
+  targets: Leaf  # [B, T] int32
+  mask: Leaf  # [B, T] float32
+  positions: Leaf  # [B, T] int32, from 0 in each document
+  segment_ids: Leaf  # [B, T] int32
 
 
 @pytree
 class Examples:
   """One view of a batch of inputs that carry one label each."""
 
-  inputs: jax.Array  # [B, ...]
-  targets: jax.Array  # [B] int32
-  mask: jax.Array  # [B] float32, 0 for rows that only fill the batch
+  inputs: Leaf  # [B, ...]
+  targets: Leaf  # [B] int32
+  mask: Leaf  # [B] float32, 0 for rows that only fill the batch
 
 
 View: TypeAlias = Tokens | Examples
@@ -85,8 +90,8 @@ class Batch:
   """Named views of the same rows, further named arrays, and the rows' ids."""
 
   views: dict[str, View]
-  data: dict[str, jax.Array]  # each [B, ...]
-  example_id: jax.Array  # [B] int32, the same whatever the mesh
+  data: dict[str, Leaf]  # each [B, ...]
+  example_id: Leaf  # [B] int32, the same whatever the mesh
 
   def __getitem__(self, view: str) -> View:
     return self.views[view]
@@ -99,9 +104,9 @@ class Head:
   Logits are at least float32, whatever the dtype of the matmul's inputs.
   """
 
-  weight: jax.Array  # [V, D]
-  bias: jax.Array | None = None  # [V]
-  scale: jax.Array | None = None  # []
+  weight: Leaf  # [V, D]
+  bias: Leaf | None = None  # [V]
+  scale: Leaf | None = None  # []
   soft_cap: float | None = None
 
   @property
@@ -150,7 +155,7 @@ class IdentityHead:
 class Dense:
   """A full distribution per position, kept as hidden states and a head."""
 
-  hidden: jax.Array  # [*B, D]
+  hidden: Leaf  # [*B, D]
   head: Any  # Head, IdentityHead, or any pytree callable with their methods
 
 
@@ -158,9 +163,9 @@ class Dense:
 class Outputs:
   """What a model says of one view."""
 
-  hidden: jax.Array  # [*B, D], ready for `head`
+  hidden: Leaf  # [*B, D], ready for `head`
   head: Any
-  features: dict[str, jax.Array]  # what `want` named
+  features: dict[str, Leaf]  # what `want` named
   updates: dict[str, Any]  # caches, EMA codebooks, batch statistics
 
   @property
@@ -186,8 +191,8 @@ Model: TypeAlias = Callable[..., Outputs]
 class Mean:
   """A mean in two parts, so that it can be summed over microbatches."""
 
-  sum: jax.Array
-  weight: jax.Array
+  sum: Leaf
+  weight: Leaf
 
 
 @pytree
@@ -198,7 +203,7 @@ class Loss:
   totals of microbatches and devices add up; it alone carries gradients.
   """
 
-  total: jax.Array  # []
+  total: Leaf  # []
   metrics: dict[str, Mean]
 
 
@@ -206,7 +211,7 @@ class Loss:
 class TrainState:
   """Everything that a run needs to go on, data position apart."""
 
-  step: jax.Array  # [] int32
+  step: Leaf  # [] int32
   params: dict[str, PyTree]  # {"student": ..., "method": ...}
   opt_state: PyTree
   extra: dict[str, PyTree]  # kept, not trained: EMA weights, buffers

@@ -5,7 +5,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,9 @@ class Context:
   whatever the mesh; `norms` are `Method.norms` of the global batch.
   """
 
-  step: jax.Array
-  keys: jax.Array
-  norms: dict[str, jax.Array]
+  step: types.Leaf
+  keys: types.Leaf
+  norms: dict[str, types.Leaf]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,3 +101,129 @@ class Method(abc.ABC):
     ctx: Context,
   ) -> types.Loss:
     """The loss of one microbatch, divided by the global batch's norms."""
+
+
+@types.pytree(static=("norm",))
+class Term:
+  """One named part of a token-local loss, for the tokens of one chunk."""
+
+  value: types.Leaf  # [C] nats
+  scale: types.Leaf | float = 1.0  # [] its share in the total; 0: a metric only
+  weight: types.Leaf | None = None  # [C], default: the view's mask
+  norm: str = "tokens"  # which of `Method.norms` divides it
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenMethod(Method):
+  """A method that looks at one token's distributions at a time.
+
+  It needs no more than `terms`; the logits of a whole batch never exist.
+  """
+
+  def view(self) -> str:
+    """The view of the batch whose targets and mask count."""
+    return "student"
+
+  def norms(self, batch: types.Batch) -> dict[str, jax.Array]:
+    return {"tokens": batch[self.view()].mask.sum()}
+
+  def streams(
+    self, student: Speaker, teachers: Teachers
+  ) -> dict[str, types.Outputs]:
+    """Outputs whose logits `terms` sees; all but "student" are frozen."""
+    speakers = {name: teachers[name] for name in self.needs().teachers}
+    outputs = {k: speaker(self.view()) for k, speaker in speakers.items()}
+    return {"student": student(self.view()), **outputs}
+
+  def data(self, batch: types.Batch) -> dict[str, jax.Array]:
+    """Per-token arrays [*B, ...] that `terms` sees."""
+    view = batch[self.view()]
+    return {"targets": view.targets, "mask": view.mask}
+
+  @abc.abstractmethod
+  def terms(
+    self,
+    logits: Mapping[str, jax.Array],
+    data: Mapping[str, jax.Array],
+    params: types.PyTree,
+    step: jax.Array,
+  ) -> dict[str, Term]:
+    """The loss of one chunk of tokens.
+
+    Args:
+      logits: [C, V] float32 for each of `streams`.
+      data: [C, ...] for each of `data`.
+      params: the method's own parameters.
+      step: [] finished updates.
+    Returns: named terms; their names become metric names.
+    """
+
+  def loss(
+    self,
+    params: types.PyTree,
+    student: Speaker,
+    teachers: Teachers,
+    batch: types.Batch,
+    ctx: Context,
+  ) -> types.Loss:
+    return walk_methods({"": (self, 1.0)}, {"": params}, student, teachers,
+                        batch, ctx)  # fmt: skip
+
+
+def walk_methods(
+  parts: Mapping[str, tuple[TokenMethod, types.Scalar]],
+  params: Mapping[str, types.PyTree],
+  student: Speaker,
+  teachers: Teachers,
+  batch: types.Batch,
+  ctx: Context,
+) -> types.Loss:
+  """One walk for any number of token methods: logits are computed once.
+
+  Args:
+    parts: method and weight by name; the weight may be traced.
+    params: the methods' own parameters by the same names.
+    student, teachers, batch, ctx: as in `Method.loss`; norms are looked up
+      as `name/norm`, or `norm` for the part named "".
+  """
+  streams: dict[str, types.Dense] = {}
+  seen: dict[str, dict[str, str]] = {}  # part -> its stream -> key in streams
+  for name, (method, _) in parts.items():
+    outputs = method.streams(student, teachers)
+    vocab = min(o.head.vocab_size for o in outputs.values())
+    seen[name] = {}
+    for stream, output in outputs.items():
+      key, head = stream, output.head
+      if method.needs().same_vocabulary and head.vocab_size != vocab:
+        key, head = f"{stream}[:{vocab}]", head.cut(vocab)
+      streams[key] = types.Dense(output.hidden, head)
+      seen[name][stream] = key
+  data = {name: method.data(batch) for name, (method, _) in parts.items()}
+
+  scales = {name: jnp.asarray(w, jnp.float32) for name, (_, w) in parts.items()}
+  inputs = {"method": dict(params), "scales": scales, "norms": ctx.norms}
+  inputs["step"] = ctx.step
+
+  def fn(logits, data, inputs):
+    total, metrics = jnp.zeros(()), {}
+    for name, (method, _) in parts.items():
+      own = {stream: logits[key] for stream, key in seen[name].items()}
+      terms = method.terms(
+        own, data[name], inputs["method"][name], inputs["step"]
+      )
+      for term_name, term in terms.items():
+        weight = data[name]["mask"] if term.weight is None else term.weight
+        value = jnp.where(weight != 0, term.value * weight, 0)
+        norm = inputs["norms"][join(name, term.norm)]
+        total = total + inputs["scales"][name] * term.scale * value / norm
+        metrics[join(name, term_name)] = (value, weight)
+    return total, metrics
+
+  live = {keys["student"] for keys in seen.values()}
+  frozen = tuple(k for k in streams if k not in live)
+  total, sums = losses.walk(fn, streams, data, inputs, frozen=frozen)
+  return types.Loss(total, {k: types.Mean(*v) for k, v in sums.items()})
+
+
+def join(part: str, name: str) -> str:
+  return f"{part}/{name}" if part else name

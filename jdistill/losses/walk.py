@@ -1,0 +1,402 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of a language model without its `[B, T, V]` logits.
+
+A token-local loss sees the logits of a few tokens at a time. `walk` takes
+value and gradient of a chunk together (four matmuls for a student and a
+frozen teacher) and sums; `walk_tokens` hands out the values of every position
+and recomputes the logits on the way back (six matmuls), for losses that are
+not linear in sums of tokens.
+
+Where a mesh with the batch axes `types.BATCH_AXES` is set
+(`jax.set_mesh`), each device walks its own rows under `shard_map`: the head's
+gradient is summed over devices once, after the loop. The vocabulary may stay
+sharded over any other axis.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from jdistill import types
+
+CHUNK_BYTES = 32 << 20
+"""Bytes of float32 logits that one stream holds at a time, per device."""
+
+Streams = Mapping[str, types.Dense]
+TokenFn = Callable[[dict[str, jax.Array], Any, Any], tuple[jax.Array, Any]]
+"""`fn(logits, data, params) -> (loss, metrics)`.
+
+`logits` maps each stream to [C, V]; `data` holds the chunk's per-token arrays
+[C, ...]; `params` is passed through. `loss` is [C], every weight and
+denominator applied; `metrics` is a pytree of [C] arrays.
+"""
+
+
+class _Args(NamedTuple):
+  """What a walk reads, apart by what receives a gradient."""
+
+  live: Any  # {stream: Dense}
+  params: Any
+  frozen: Any  # {stream: Dense}
+  data: Any
+  real: Any = None  # [C], False where a chunk is only filled up
+
+
+def walk(
+  fn: TokenFn,
+  streams: Streams,
+  data: Any,
+  params: Any = None,
+  *,
+  frozen: tuple[str, ...] = (),
+  chunk_bytes: int = CHUNK_BYTES,
+) -> tuple[jax.Array, Any]:
+  """Sums a token-local loss over all tokens, value and gradient in one pass.
+
+  Args:
+    fn: see `TokenFn`.
+    streams: hidden states [*B, D] with a head each; all share the leading
+      axes, the first of which is divided over the mesh.
+    data: pytree of [*B, ...] arrays that travel with the tokens; no gradient.
+    params: pytree that `fn` differentiates with respect to; arrays a schedule
+      drives may travel here too.
+    frozen: names of streams that receive no gradient.
+    chunk_bytes: budget for one stream's float32 logits; the tokens of a chunk
+      are `chunk_bytes / (4 V)`.
+  Returns: (total, metrics): the summed loss [], differentiable once with
+    respect to live streams and params, in float32 or wider; and the summed
+    metrics, which carry no gradient.
+  """
+  live = {k: v for k, v in streams.items() if k not in frozen}
+  return _walk(
+    fn, chunk_bytes, live, params, {k: streams[k] for k in frozen}, data
+  )
+
+
+def walk_tokens(
+  fn: Callable[[dict[str, jax.Array], Any, Any], Any],
+  streams: Streams,
+  data: Any,
+  params: Any = None,
+  *,
+  frozen: tuple[str, ...] = (),
+  chunk_bytes: int = CHUNK_BYTES,
+) -> Any:
+  """Values of a token-local function at every position, differentiable.
+
+  Args:
+    fn: `fn(logits, data, params) -> values`, a pytree of [C] arrays.
+    streams, data, params, frozen, chunk_bytes: as in `walk`.
+  Returns: the same pytree of [*B] arrays.
+  """
+  live = {k: v for k, v in streams.items() if k not in frozen}
+  return _walk_tokens(
+    fn, chunk_bytes, live, params, {k: streams[k] for k in frozen}, data
+  )
+
+
+# ---------------------------------------------------------------- one pass
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _walk(fn, chunk_bytes, live, params, frozen, data):
+  def body(carry, chunk: _Args):
+    loss, metrics = _call(fn, chunk)
+    return _add(carry, (loss.sum(), _sums(metrics))), ()
+
+  def local(args: _Args):
+    chunks, restore, _ = _split(args, chunk_bytes)
+    return _psum(_scan_sums(body, chunks, restore)[0])
+
+  return _on_mesh(local, _Args(live, params, frozen, data), sums=True)
+
+
+def _walk_fwd(fn, chunk_bytes, live, params, frozen, data):
+  def body(carry, chunk: _Args):
+    def of(hidden, heads, params):
+      streams = {k: types.Dense(hidden[k], heads[k]) for k in hidden}
+      loss, metrics = _call(fn, chunk._replace(live=streams, params=params))
+      return loss.sum(), _sums(metrics)
+
+    (total, metrics), (d_hidden, d_heads, d_params) = _value_and_grad(of)(
+      *_parts(chunk.live), chunk.params
+    )
+    return _add(carry, (total, metrics, d_heads, d_params)), d_hidden
+
+  def local(args: _Args):
+    chunks, restore, join = _split(args, chunk_bytes)
+    (total, metrics, d_heads, d_params), d_hidden = _scan_sums(
+      body, chunks, restore
+    )
+    sums = _psum((total, metrics, d_heads, d_params))
+    return sums, jax.tree.map(join, d_hidden)
+
+  args = _Args(live, params, frozen, data)
+  (total, metrics, d_heads, d_params), d_hidden = _on_mesh(
+    local, args, sums=False
+  )
+  return (total, metrics), (live, params, d_hidden, d_heads, d_params)
+
+
+def _walk_bwd(fn, chunk_bytes, saved, cotangents):
+  del fn, chunk_bytes
+  live, params, d_hidden, d_heads, d_params = saved
+  scale, _ = cotangents  # metrics carry no gradient
+  return (
+    *_cotangents(live, params, d_hidden, d_heads, d_params, scale),
+    None,
+    None,
+  )
+
+
+_walk.defvjp(_walk_fwd, _walk_bwd)
+
+
+# --------------------------------------------------------------- recompute
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _walk_tokens(fn, chunk_bytes, live, params, frozen, data):
+  def local(args: _Args):
+    chunks, restore, join = _split(args, chunk_bytes)
+
+    def body(carry, chunk):
+      return carry, _call(fn, restore(chunk))
+
+    _, values = jax.lax.scan(body, (), chunks)
+    return (), jax.tree.map(join, values)
+
+  return _on_mesh(local, _Args(live, params, frozen, data), sums=False)[1]
+
+
+def _walk_tokens_fwd(fn, chunk_bytes, live, params, frozen, data):
+  values = _walk_tokens(fn, chunk_bytes, live, params, frozen, data)
+  return values, (live, params, frozen, data)
+
+
+def _walk_tokens_bwd(fn, chunk_bytes, saved, cotangents):
+  live, params, frozen, data = saved
+
+  def body(carry, chunk: _Args):
+    data, cotangent = chunk.data
+
+    def of(hidden, heads, params):
+      streams = {k: types.Dense(hidden[k], heads[k]) for k in hidden}
+      args = chunk._replace(live=streams, params=params, data=data)
+      values = _call(fn, args)
+      products = jax.tree.map(lambda v, c: (v * c).sum(), values, cotangent)
+      return sum(jax.tree.leaves(products)), ()
+
+    _, (d_hidden, d_heads, d_params) = _value_and_grad(of)(
+      *_parts(chunk.live), chunk.params
+    )
+    return _add(carry, (d_heads, d_params)), d_hidden
+
+  def local(args: _Args):
+    chunks, restore, join = _split(args, chunk_bytes)
+    sums, d_hidden = _scan_sums(body, chunks, restore)
+    return _psum(sums), jax.tree.map(join, d_hidden)
+
+  args = _Args(live, params, frozen, (data, cotangents))
+  (d_heads, d_params), d_hidden = _on_mesh(local, args, sums=False)
+  return (
+    *_cotangents(live, params, d_hidden, d_heads, d_params, 1.0),
+    None,
+    None,
+  )
+
+
+_walk_tokens.defvjp(_walk_tokens_fwd, _walk_tokens_bwd)
+
+
+# ------------------------------------------------------------------ pieces
+
+
+def _call(fn, chunk: _Args):
+  """Calls the token function on the logits of one chunk."""
+  streams = {**chunk.live, **chunk.frozen}
+  logits = {k: s.head(s.hidden) for k, s in streams.items()}
+  out = fn(logits, chunk.data, chunk.params)
+  if chunk.real is None:
+    return out
+  return jax.tree.map(lambda x: jnp.where(chunk.real, x, 0), out)
+
+
+def _parts(streams):
+  hidden = {k: v.hidden for k, v in streams.items()}
+  return hidden, {k: v.head for k, v in streams.items()}
+
+
+def _cotangents(live, params, d_hidden, d_heads, d_params, scale):
+  """Cotangents of live streams and params, shaped like them."""
+  d_live = {
+    k: types.Dense(
+      _scaled(d_hidden[k], v.hidden, scale), _scaled(d_heads[k], v.head, scale)
+    )
+    for k, v in live.items()
+  }
+  return d_live, _scaled(d_params, params, scale)
+
+
+def _split(args: _Args, chunk_bytes: int):
+  """Cuts the tokens into chunks.
+
+  Returns:
+    the arrays that are scanned, [N, C, ...] each;
+    a function that puts heads and params back beside one chunk of them;
+    a function that joins scanned results [N, C, ...] into [*B, ...].
+  """
+  streams = {**args.live, **args.frozen}
+  first = next(iter(streams.values()))
+  lead = first.hidden.shape[:-1]
+  num = max(1, functools.reduce(lambda a, b: a * b, lead, 1))
+  width = max(s.head.vocab_size for s in streams.values())
+  size = max(1, chunk_bytes // (4 * width))
+  chunks = -(-num // size)
+  size = -(-num // chunks)
+  pad = chunks * size - num
+
+  def cut(x):
+    x = x.reshape(num, *x.shape[len(lead) :])
+    if pad:
+      x = jnp.pad(x, [(0, pad)] + [(0, 0)] * (x.ndim - 1))
+    return x.reshape(chunks, size, *x.shape[1:])
+
+  def join(x):
+    return x.reshape(-1, *x.shape[2:])[:num].reshape(*lead, *x.shape[2:])
+
+  scanned = (
+    cut(jnp.ones(lead, bool)) if pad else None,
+    {k: cut(s.hidden) for k, s in streams.items()},
+    jax.tree.map(cut, args.data),
+  )
+
+  def restore(chunk) -> _Args:
+    real, hidden, data = chunk
+    return _Args(
+      live={k: types.Dense(hidden[k], s.head) for k, s in args.live.items()},
+      params=args.params,
+      frozen={
+        k: types.Dense(hidden[k], s.head) for k, s in args.frozen.items()
+      },
+      data=data,
+      real=real,
+    )
+
+  return scanned, restore, join
+
+
+def _scan_sums(body, scanned, restore):
+  """Scans `body(carry, chunk)`, its first sums starting from zero."""
+
+  def step(carry, chunk):
+    return body(carry, restore(chunk))
+
+  first = jax.tree.map(lambda x: x[0], scanned)
+  shapes, _ = jax.eval_shape(lambda c: body(None, restore(c)), first)
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, _wide(s.dtype)), shapes)
+  return jax.lax.scan(step, zeros, scanned)
+
+
+def _value_and_grad(fn):
+  """`jax.value_and_grad` over the inexact leaves of three arguments.
+
+  Other leaves (integers of a quantised head) have no gradient: None.
+  """
+
+  def wrapped(*args):
+    leaves, tree = jax.tree.flatten(args)
+    live = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in leaves]
+
+    def of(moving):
+      moving = iter(moving)
+      full = [
+        next(moving) if m else x for m, x in zip(live, leaves, strict=True)
+      ]
+      return fn(*jax.tree.unflatten(tree, full))
+
+    moving = [x for m, x in zip(live, leaves, strict=True) if m]
+    out, grads = jax.value_and_grad(of, has_aux=True)(moving)
+    grads = iter(grads)
+    full = [next(grads) if m else None for m in live]
+    return out, jax.tree.unflatten(tree, full)
+
+  return wrapped
+
+
+def _add(carry, sums):
+  if carry is None:
+    return sums
+  return jax.tree.map(lambda c, x: c + x.astype(c.dtype), carry, sums)
+
+
+def _sums(metrics):
+  return jax.tree.map(lambda m: jax.lax.stop_gradient(m).sum(), metrics)
+
+
+def _wide(dtype):
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def _scaled(grads, like, scale):
+  """Gradients times the cotangent, in their parameters' dtypes."""
+
+  def one(x, g):
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+      return jnp.zeros(x.shape, jax.dtypes.float0)
+    return (g * scale).astype(x.dtype)
+
+  leaves, tree = jax.tree.flatten(like)
+  grads = tree.flatten_up_to(grads)
+  return tree.unflatten([one(x, g) for x, g in zip(leaves, grads, strict=True)])
+
+
+# -------------------------------------------------------------------- mesh
+
+
+def _axes() -> tuple[str, ...]:
+  """Batch axes of the mesh in context that divide anything."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return ()
+  return tuple(
+    a for a in types.BATCH_AXES if a in mesh.axis_names and mesh.shape[a] > 1
+  )
+
+
+def _psum(tree):
+  axes = _axes()
+  return jax.lax.psum(tree, axes) if axes else tree
+
+
+def _on_mesh(local, args: _Args, *, sums: bool):
+  """Runs `local` on each device's rows.
+
+  `local` returns sums over tokens (`sums=True`) or a pair of sums and arrays
+  with the tokens' leading axes.
+  """
+  axes = _axes()
+  if not axes:
+    return local(args)
+  rows, whole = PartitionSpec(axes), PartitionSpec()
+
+  def spec(streams):
+    return {
+      k: types.Dense(rows, jax.tree.map(lambda _: whole, s.head))
+      for k, s in streams.items()
+    }
+
+  in_specs = _Args(spec(args.live), whole, spec(args.frozen), rows)
+  out_specs = whole if sums else (whole, rows)
+  return jax.shard_map(
+    local,
+    in_specs=(in_specs,),
+    out_specs=out_specs,
+    axis_names=set(axes),
+    check_vma=False,
+  )(args)

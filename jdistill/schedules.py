@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers that change during a run, as frozen dataclasses.
+
+They survive JSON and the command line, and are functions of the traced step,
+so that a run compiles once whatever they do.
+"""
+
+import abc
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(abc.ABC):
+  """A float that depends on the number of finished updates."""
+
+  @abc.abstractmethod
+  def __call__(self, step: jax.Array) -> jax.Array:
+    """The value, [] float32, at the traced `step`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Schedule):
+  """From `start` to `end` over `steps` updates, constant after."""
+
+  start: float
+  end: float
+  steps: int
+
+  def __call__(self, step: jax.Array) -> jax.Array:
+    part = jnp.clip(step / max(self.steps, 1), 0.0, 1.0)
+    return self.start + (self.end - self.start) * part
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Schedule):
+  """From `start` to `end` along half a cosine over `steps` updates."""
+
+  start: float
+  end: float
+  steps: int
+
+  def __call__(self, step: jax.Array) -> jax.Array:
+    part = jnp.clip(step / max(self.steps, 1), 0.0, 1.0)
+    return self.end + (self.start - self.end) * (1 + jnp.cos(jnp.pi * part)) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupDecay(Schedule):
+  """Linear warm-up to `peak`, then decay to `peak * final` by the last step.
+
+  `steps` counts the whole run, warm-up included.
+  """
+
+  peak: float
+  steps: int
+  warmup: int = 0
+  final: float = 0.0
+  shape: str = "cosine"
+
+  def __post_init__(self):
+    if self.shape not in ("cosine", "linear", "constant"):
+      raise ValueError(
+        f"WarmupDecay.shape is {self.shape!r}; choose cosine, linear, constant"
+      )
+
+  def __call__(self, step: jax.Array) -> jax.Array:
+    rise = jnp.minimum((step + 1) / max(self.warmup, 1), 1.0)
+    span = max(self.steps - self.warmup, 1)
+    part = jnp.clip((step - self.warmup) / span, 0.0, 1.0)
+    fall = {
+      "cosine": (1 + jnp.cos(jnp.pi * part)) / 2,
+      "linear": 1 - part,
+      "constant": jnp.ones_like(part),
+    }[self.shape]
+    return self.peak * rise * (self.final + (1 - self.final) * fall)
+
+
+def at(value: "float | Schedule", step: jax.Array) -> jax.Array:
+  """The value of a number or schedule at a step, [] float32."""
+  if isinstance(value, Schedule):
+    return value(step)
+  return jnp.asarray(value, jnp.float32)
