@@ -1,0 +1,170 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: train state and data position together, by Orbax."""
+
+import json
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+
+from jdistill import types
+
+
+class Restored(NamedTuple):
+  """One checkpoint read back."""
+
+  step: int
+  state: types.TrainState
+  position: dict[str, Any]  # of the data
+
+
+class Checkpoints:
+  """The checkpoints of one run: written asynchronously and atomically.
+
+  Args:
+    directory: where they live; created when missing unless `read_only`.
+    keep: how many of the newest stay.
+    best: a metric whose lowest value also keeps its checkpoint, or None.
+    read_only: never write or clean up.
+  """
+
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    *,
+    keep: int = 2,
+    best: str | None = None,
+    read_only: bool = False,
+  ):
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import checkpoint_managers as managers
+
+    policies: list[managers.PreservationPolicy] = [managers.LatestN(keep)]
+    if best is not None:
+      policies.append(
+        managers.BestN(
+          get_metric_fn=lambda m: _metric(m, best),
+          reverse=True,
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    options = ocp.CheckpointManagerOptions(
+      create=not read_only,
+      read_only=read_only,
+      preservation_policy=managers.AnyPreservationPolicy(policies),
+      best_fn=None if best is None else lambda m: _metric(m, best),
+      best_mode="min",
+      cleanup_tmp_directories=not read_only,
+    )
+    self._ocp = ocp
+    self._manager = ocp.CheckpointManager(
+      pathlib.Path(directory).absolute(), options=options
+    )
+
+  def save(
+    self,
+    step: int,
+    state: types.TrainState,
+    position: dict[str, Any],
+    metrics: dict[str, float] | None = None,
+  ) -> None:
+    """Starts saving; a checkpoint of the same step is left as it is."""
+    if step in self.steps():
+      return
+    args = self._ocp.args.Composite(
+      state=self._ocp.args.StandardSave(state),
+      position=self._ocp.args.JsonSave(position),
+    )
+    self._manager.save(step, args=args, metrics=metrics, force=True)
+
+  def steps(self) -> list[int]:
+    return sorted(self._manager.all_steps())
+
+  def best(self) -> int | None:
+    return self._manager.best_step()
+
+  def restore(self, step: int, like: types.TrainState) -> Restored:
+    """Reads a checkpoint onto the shapes, dtypes and shardings of `like`.
+
+    Raises: UserError if it is damaged or has other arrays than `like`.
+    """
+    args = self._ocp.args.Composite(
+      state=self._ocp.args.StandardRestore(like),
+      position=self._ocp.args.JsonRestore(),
+    )
+    try:
+      found = self._manager.restore(step, args=args)
+    except Exception as error:
+      where = self._manager.directory / str(step)
+      raise types.UserError(
+        f"checkpoint {where} cannot be read: {_first_line(error)}"
+      ) from error
+    return Restored(step, found.state, found.position)
+
+  def reached_preemption(self, step: int) -> bool:
+    """True on all processes at the same step once one of them got SIGTERM."""
+    return self._manager.reached_preemption(step)
+
+  def wait(self) -> None:
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    self._manager.close()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+
+def restore_params(directory: pathlib.Path, step: int, like: types.PyTree):
+  """The student's parameters alone, of the checkpoint of one step.
+
+  Args:
+    directory: a run's `checkpoints/`.
+    step: which.
+    like: shapes with dtypes and shardings.
+  """
+  import orbax.checkpoint as ocp
+
+  path = pathlib.Path(directory).absolute() / str(step) / "state"
+  item = {"params": {"student": like}}
+  restore_args = jax.tree.map(
+    lambda s: ocp.ArrayRestoreArgs(
+      sharding=s.sharding, dtype=s.dtype, global_shape=s.shape
+    ),
+    item,
+  )
+  try:
+    with ocp.PyTreeCheckpointer() as reader:
+      found = reader.restore(
+        path,
+        args=ocp.args.PyTreeRestore(
+          item=item, restore_args=restore_args, partial_restore=True
+        ),
+      )
+  except Exception as error:
+    raise types.UserError(
+      f"checkpoint {path} cannot be read: {_first_line(error)}"
+    ) from error
+  return found["params"]["student"]
+
+
+def _metric(metrics: dict[str, float] | None, name: str) -> float:
+  return math.inf if metrics is None else metrics.get(name, math.inf)
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]
+
+
+def dump_json(path: pathlib.Path, value: Any) -> None:
+  """Writes JSON atomically."""
+  temp = path.with_suffix(path.suffix + ".tmp")
+  temp.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+  temp.replace(path)

@@ -1,0 +1,194 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run as one object: frozen dataclasses, from a Python file and flags."""
+
+import dataclasses
+import pathlib
+import types as pytypes
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jdistill import data, methods, optim, schedules, sharding, types
+from jdistill.models.base import Architecture
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A frozen model that the student learns from.
+
+  `ref` is a model reference. An `orbax:DIR` checkpoint of your own module
+  needs its `architecture` (`jdistill.models.LinenArchitecture(...)`); other
+  references bring theirs. `dtype` is of weights and computation.
+  """
+
+  ref: str
+  dtype: Dtype = "float32"
+  architecture: Annotated[Architecture | None, tyro.conf.Fixed] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """A student that keeps chosen layers of a model, weights included.
+
+  `layers` are their indices; a number keeps that many, spread evenly with
+  first and last. `ref` is the model, by default the first teacher.
+  """
+
+  layers: int | tuple[int, ...]
+  ref: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Fresh:
+  """A student drawn at random.
+
+  Without an `architecture` it takes the shape that `like` gives (a `Cut` whose
+  weights are thrown away: the control arm of a cut student).
+  """
+
+  architecture: Annotated[Architecture | None, tyro.conf.Fixed] = None
+  like: Cut | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """A student that starts from a whole model."""
+
+  ref: str
+  architecture: Annotated[Architecture | None, tyro.conf.Fixed] = None
+
+
+Student = Cut | Fresh | Pretrained
+Data = data.TextData | data.ArrayData
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """One run. Every field can be set by a flag: `--optimizer.lr 1e-3`.
+
+  Attributes:
+    student: how the student starts.
+    method: how the difference to the teachers is measured.
+    data: what both read.
+    teachers: frozen models by the names that the method uses.
+    steps: updates in all.
+    optimizer: update rule, learning rate and its schedule.
+    evals: held-out data; the key prefixes its metrics, `eval/kl`.
+    tokenizer: a model reference whose tokenizer is used; default: that of the
+      first teacher, else the student's.
+    dtype: the student's compute dtype; its weights stay float32.
+    remat: what the student's backward pass recomputes to save memory.
+    mesh: sizes of the device mesh.
+    rules: logical parameter axis -> mesh axis, over the defaults.
+    microbatches: parts that a batch is worked off in, one after another.
+    freeze: parameters that stay as they are.
+    ema: decay of an average of the student's weights, or None.
+    seed: of initial weights, data order and noise.
+    log_every, eval_every, save_every: in steps.
+    keep: how many of the newest checkpoints stay.
+    select: the checkpoint that `RUN@best` and the final table mean: the last,
+      or the one with the lowest value of a metric such as `eval/kl`.
+    samples: prompts to continue at the end of the run.
+  """
+
+  student: Student
+  method: methods.Method
+  data: Data
+  steps: int
+  teachers: dict[str, Teacher] = dataclasses.field(default_factory=dict)
+  optimizer: optim.Optimizer = dataclasses.field(default_factory=optim.AdamW)
+  evals: dict[str, Data] = dataclasses.field(default_factory=dict)
+  tokenizer: str | None = None
+  dtype: Dtype = "float32"
+  remat: Literal["none", "full", "dots"] = "none"
+  mesh: sharding.MeshShape = sharding.MeshShape()
+  rules: dict[str, str] = dataclasses.field(default_factory=dict)
+  microbatches: int = 1
+  freeze: tuple[optim.Freeze, ...] = ()
+  ema: float | schedules.Schedule | None = None
+  seed: int = 0
+  log_every: int = 10
+  eval_every: int = 100
+  save_every: int = 100
+  keep: int = 2
+  select: str = "last"
+  samples: tuple[str, ...] = ()
+
+
+def load(path: str | pathlib.Path, argv: Sequence[str] = ()) -> Config:
+  """The config that a file's `get_config()` returns, with flags applied.
+
+  Args:
+    path: a Python file with `get_config() -> Config`.
+    argv: overrides such as `--steps 20 --method.tau 2`.
+  Raises: UserError for a missing or broken file or an unknown flag.
+  """
+  return override(from_file(path), argv, name=str(path))
+
+
+def from_file(path: str | pathlib.Path) -> Config:
+  """Runs a config file and takes what its `get_config()` returns."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    near = sorted(p.name for p in path.parent.glob("*.py"))
+    there = f"; {path.parent} has {', '.join(near)}" if near else ""
+    raise types.UserError(f"config file {path} does not exist{there}")
+  module = pytypes.ModuleType(path.stem)
+  module.__file__ = str(path)
+  try:
+    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    config = module.get_config()
+  except types.UserError:
+    raise
+  except Exception as error:
+    raise types.UserError(
+      f"config file {path}: {_where(error, path)}{type(error).__name__}: "
+      f"{error}"
+    ) from error
+  if not isinstance(config, Config):
+    raise types.UserError(
+      f"config file {path}: get_config() returned "
+      f"{type(config).__name__}, expected jdistill.config.Config"
+    )
+  return config
+
+
+def _where(error: Exception, path: pathlib.Path) -> str:
+  """The line of the config file that an error passed through."""
+  trace, line = error.__traceback__, getattr(error, "lineno", None)
+  while trace is not None:
+    if trace.tb_frame.f_code.co_filename == str(path):
+      line = trace.tb_lineno
+    trace = trace.tb_next
+  return f"line {line}: " if line else ""
+
+
+def override(
+  config: Config, argv: Sequence[str], *, name: str = "jdistill"
+) -> Config:
+  """The config with flags applied; tyro prints its own message and exits 2."""
+  if not argv:
+    return config
+  return tyro.cli(
+    Config,
+    default=config,
+    args=list(argv),
+    prog=f"jdistill train {name}",
+    config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+  )
+
+
+def changed(old: Any, new: Any, path: str = "") -> list[str]:
+  """Paths of fields in which two JSON trees differ, `old -> new` behind."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    keys = dict.fromkeys([*old, *new])
+    found = [
+      changed(old.get(k), new.get(k), f"{path}.{k}" if path else k)
+      for k in keys
+    ]
+    return [line for lines in found for line in lines]
+  return [] if old == new else [f"{path}: {old!r} -> {new!r}"]

@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Configs as JSON: every object tagged by its public name, nothing executed."""
+
+import dataclasses
+from typing import Any
+
+from jdistill import types
+
+TYPE = "type"
+
+
+def encode(value: Any) -> Any:
+  """Plain JSON values for a tree of dataclasses, dicts, tuples and scalars.
+
+  A dataclass becomes `{"type": "jdistill.methods.KD", field: ...}`. An object
+  that is no dataclass of jdistill is kept by its name and text: it can be
+  compared and read by people, not rebuilt.
+  """
+  if isinstance(value, (list, tuple)):
+    return [encode(v) for v in value]
+  if isinstance(value, dict):
+    return {str(k): encode(v) for k, v in value.items()}
+  if value is None or isinstance(value, (bool, int, float, str)):
+    return value
+  name = public_name(type(value))
+  if dataclasses.is_dataclass(value) and name is not None:
+    fields = {
+      f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)
+    }
+    return {TYPE: name, **fields}
+  cls = type(value)
+  return {"own": f"{cls.__module__}.{cls.__qualname__}", "text": str(value)}
+
+
+def decode(value: Any, *, where: str = "config") -> Any:
+  """The inverse of `encode`; lists become tuples, as in all configs.
+
+  Raises: UserError for names that are not public classes of jdistill, for
+    fields that do not exist, and for objects of the user's own.
+  """
+  if isinstance(value, list):
+    return tuple(decode(v, where=where) for v in value)
+  if not isinstance(value, dict):
+    return value
+  if set(value) == {"own", "text"}:
+    raise types.UserError(
+      f"{where}: holds {value['own']}, a class of your own, which JSON cannot "
+      "rebuild; give the Python config file again"
+    )
+  if TYPE not in value:
+    return {k: decode(v, where=f"{where}.{k}") for k, v in value.items()}
+  cls = _public().get(value[TYPE])
+  if cls is None:
+    raise types.UserError(
+      f"{where}: {value[TYPE]!r} is not a public class of jdistill"
+    )
+  known = {f.name for f in dataclasses.fields(cls) if f.init}
+  given = {k: v for k, v in value.items() if k != TYPE}
+  extra = sorted(set(given) - known)
+  if extra:
+    raise types.UserError(
+      f"{where}: {value[TYPE]} has no field {', '.join(extra)}; it has "
+      f"{', '.join(sorted(known))}"
+    )
+  fields = {k: decode(v, where=f"{where}.{k}") for k, v in given.items()}
+  return cls(**fields)
+
+
+def public_name(cls: type) -> str | None:
+  """`jdistill.methods.KD` for a public class, None for any other."""
+  for name, known in _public().items():
+    if known is cls:
+      return name
+  return None
+
+
+def _public() -> dict[str, type]:
+  """Every dataclass that a config may hold, by the name users import."""
+  from jdistill import config, data, methods, models, optim, schedules, sharding
+
+  modules = (config, data, methods, models, optim, schedules, sharding)
+  return {
+    f"{module.__name__}.{name}": value
+    for module in modules
+    for name, value in vars(module).items()
+    if isinstance(value, type)
+    and dataclasses.is_dataclass(value)
+    and not name.startswith("_")
+  }

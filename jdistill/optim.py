@@ -1,0 +1,227 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Optimizers as configuration, built from optax; freeze masks."""
+
+import abc
+import dataclasses
+import fnmatch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from optax import contrib
+
+from jdistill import schedules, types
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer(abc.ABC):
+  """What all optimizers share.
+
+  `rates` multiplies the learning rate of parameters whose path matches a
+  pattern (`student/embed/*`); the first match counts.
+  """
+
+  lr: float | schedules.Schedule = 1e-3
+  weight_decay: float = 0.0
+  clip_norm: float | None = 1.0
+  rates: dict[str, float] = dataclasses.field(default_factory=dict)
+
+  @abc.abstractmethod
+  def core(self, axes: types.PyTree) -> optax.GradientTransformation:
+    """The update rule, learning rate and weight decay included."""
+
+  def rate(self, step: jax.Array) -> jax.Array:
+    """The base learning rate at a step, []."""
+    return schedules.at(self.lr, step)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+  """AdamW (Loshchilov & Hutter, 2019, arXiv:1711.05101).
+
+  Norms and biases are not decayed.
+  """
+
+  b1: float = 0.9
+  b2: float = 0.95
+  eps: float = 1e-8
+
+  def core(self, axes: types.PyTree) -> optax.GradientTransformation:
+    return optax.adamw(
+      self.rate,
+      b1=self.b1,
+      b2=self.b2,
+      eps=self.eps,
+      weight_decay=self.weight_decay,
+      mask=_is_matrix(axes),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Muon(Optimizer):
+  """Muon (Jordan et al., 2024) on matrices, AdamW on the rest.
+
+  Embeddings, heads, norms and biases take AdamW at `adam_lr`. Matrix axes
+  come from the logical axes, so stacked layers and split heads are
+  orthogonalised one matrix each. `rms` scales updates to the root mean square
+  of an Adam update (Liu et al., 2025, arXiv:2502.16982), so both share scale.
+  """
+
+  momentum: float = 0.95
+  ns_steps: int = 5
+  adam_lr: float | schedules.Schedule | None = None
+  b1: float = 0.9
+  b2: float = 0.95
+  rms: float | None = 0.2
+
+  def core(self, axes: types.PyTree) -> optax.GradientTransformation:
+    adam = self.lr if self.adam_lr is None else self.adam_lr
+    return contrib.muon(
+      self.rate,
+      ns_steps=self.ns_steps,
+      beta=self.momentum,
+      weight_decay=self.weight_decay,
+      weight_decay_mask=_is_matrix(axes),
+      adam_b1=self.b1,
+      adam_b2=self.b2,
+      adam_weight_decay=self.weight_decay,
+      adam_learning_rate=lambda step: schedules.at(adam, step),
+      muon_weight_dimension_numbers=map_axes(matrix_axes, axes),
+      consistent_rms=self.rms,
+    )
+
+
+def make(
+  optimizer: Optimizer, axes: types.PyTree
+) -> optax.GradientTransformation:
+  """The optax chain: clip, update rule, per-group rates.
+
+  Args:
+    optimizer: its configuration.
+    axes: logical axes, a tuple for every trained parameter.
+  """
+  chain = []
+  if optimizer.clip_norm is not None:
+    chain.append(optax.clip_by_global_norm(optimizer.clip_norm))
+  chain.append(optimizer.core(axes))
+  if optimizer.rates:
+    chain.append(_scale_groups(optimizer.rates, axes))
+  return optax.chain(*chain)
+
+
+def map_axes(fn, axes: types.PyTree) -> types.PyTree:
+  """Maps over a tree whose leaves are tuples of axis names."""
+  return jax.tree.map(fn, axes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def path_of(path) -> str:
+  """A parameter's name: its keys joined by slashes."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def matrix_axes(axes: tuple[str | None, ...]):
+  """Which axes of a parameter are a matrix's inputs and outputs.
+
+  Returns: optax's `MuonDimensionNumbers`, or None for what is no hidden
+    matrix: vectors, embeddings and heads.
+  """
+  inner = [i for i, a in enumerate(axes) if a != "layers"]
+  if len(inner) < 2 or "vocab" in axes:
+    return None
+  heads = ("heads", "kv_heads", "head_dim")
+  split = [i for i in inner if axes[i] in heads]
+  if len(split) == 2 and len(inner) == 3:
+    other = next(i for i in inner if i not in split)
+    pairs = ((other,), tuple(split))
+    inputs, outputs = pairs if other < split[0] else pairs[::-1]
+  else:  # kernels keep their outputs last
+    inputs, outputs = tuple(inner[:-1]), (inner[-1],)
+  return contrib.MuonDimensionNumbers(inputs, outputs)
+
+
+def _is_matrix(axes: types.PyTree) -> types.PyTree:
+  return map_axes(lambda a: sum(n != "layers" for n in a) >= 2, axes)
+
+
+def _scale_groups(rates, axes) -> optax.GradientTransformation:
+  paths = jax.tree_util.tree_map_with_path(
+    lambda path, _: path_of(path),
+    axes,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
+  names = jax.tree.leaves(paths)
+  for pattern in rates:
+    if not fnmatch.filter(names, pattern):
+      raise types.UserError(_no_match("optimizer.rates", pattern, names))
+
+  def factor(name: str) -> float:
+    found = [r for p, r in rates.items() if fnmatch.fnmatchcase(name, p)]
+    return found[0] if found else 1.0
+
+  return optax.stateless(
+    lambda updates, params=None: jax.tree.map(
+      lambda u, name: u * jnp.asarray(factor(name), u.dtype), updates, paths
+    )
+  )
+
+
+def _no_match(field: str, pattern: str, names: list[str]) -> str:
+  shown = ", ".join(sorted(names)[:8])
+  return (
+    f"{field}: {pattern!r} matches no parameter; there are {len(names)}: "
+    f"{shown}{', ...' if len(names) > 8 else ''}"
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Freeze:
+  """Parameters that stay: a path pattern, and which leading rows of them.
+
+  `rows` picks layers of stacked parameters or tokens of an embedding, as a
+  half-open range; None freezes the whole.
+  """
+
+  pattern: str
+  rows: tuple[int, int] | None = None
+
+
+def trainable(
+  freezes: tuple[Freeze, ...], params: types.PyTree
+) -> types.PyTree | None:
+  """Masks, 1 where a parameter moves, that broadcast over each parameter.
+
+  Args:
+    freezes: what stays.
+    params: nested dict of arrays or shapes, the trained tree.
+  Returns: float32 NumPy arrays [] or [L, 1, ...], or None if all moves.
+  """
+  if not freezes:
+    return None
+  flat, tree = jax.tree_util.tree_flatten_with_path(params)
+  names = [path_of(path) for path, _ in flat]
+  masks = [np.ones((1,) * leaf.ndim, np.float32) for _, leaf in flat]
+  for freeze in freezes:
+    hits = [
+      i for i, n in enumerate(names) if fnmatch.fnmatchcase(n, freeze.pattern)
+    ]
+    if not hits:
+      raise types.UserError(_no_match("freeze", freeze.pattern, names))
+    for i in hits:
+      leaf = flat[i][1]
+      if freeze.rows is None:
+        masks[i] = np.zeros((1,) * leaf.ndim, np.float32)
+        continue
+      start, stop = freeze.rows
+      if not 0 <= start < stop <= leaf.shape[0]:
+        raise types.UserError(
+          f"freeze: rows {freeze.rows} of {names[i]} lie outside its "
+          f"{leaf.shape[0]} rows"
+        )
+      full = np.broadcast_to(
+        masks[i], (leaf.shape[0],) + (1,) * (leaf.ndim - 1)
+      ).copy()
+      full[start:stop] = 0
+      masks[i] = full
+  return jax.tree.unflatten(tree, masks)

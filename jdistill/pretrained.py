@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Models from references: what a teacher, a student or an evaluation loads."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdistill import checkpoint, config_json, refs, types
+from jdistill.models import weights
+from jdistill.models.base import Architecture
+from jdistill.models.weights import orbax
+
+Shardings = Callable[[Architecture, types.PyTree], types.PyTree]
+"""`shardings(architecture, shapes) -> tree of jax.sharding.Sharding`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """A model that a reference names; its weights are not read yet."""
+
+  ref: str
+  location: refs.Located
+  architecture: Architecture
+
+  def params(
+    self, *, dtype: str = "float32", shardings: Shardings | None = None
+  ) -> types.PyTree:
+    """Reads the weights, each straight onto its sharding."""
+    shapes = cast(self.architecture.shapes(), dtype)
+    places = None
+    if shardings is not None:
+      places = shardings(self.architecture, shapes)
+    match self.location.kind:
+      case "run":
+        return run_params(self.location, shapes, places)
+      case "orbax":
+        return orbax.load_orbax(
+          self.location.path, self.architecture, shardings=places
+        )
+      case _:
+        _, params = weights.load(
+          self.location, dtype=dtype, shardings=places
+        )
+        return params
+
+
+def find(
+  ref: str, *, architecture: Architecture | None = None, dtype: str = "float32"
+) -> Found:
+  """Resolves a model reference and reads its architecture, no weights.
+
+  Args:
+    ref: in the grammar of `jdistill.refs`.
+    architecture: of an `orbax:` checkpoint, which cannot tell.
+    dtype: compute dtype, where the architecture has one.
+  Raises: UserError for what cannot be found or read.
+  """
+  location = refs.locate(ref)
+  if location.kind == "orbax":
+    if architecture is None:
+      raise types.UserError(
+        f"{ref}: an Orbax checkpoint holds arrays only; set `architecture` "
+        "beside it, e.g. jdistill.models.LinenArchitecture(module, ...)"
+      )
+  elif location.kind == "run":
+    architecture = run_architecture(location.path)
+  else:
+    architecture = weights.read_config(location)
+  return Found(ref, location, with_dtype(architecture, dtype))
+
+
+def with_dtype(architecture: Architecture, dtype: str) -> Architecture:
+  """The same architecture computing in a dtype, where it can choose."""
+  if dataclasses.is_dataclass(architecture) and hasattr(architecture, "dtype"):
+    return dataclasses.replace(architecture, dtype=dtype)  # ty: ignore
+  return architecture
+
+
+def cast(shapes: types.PyTree, dtype: str) -> types.PyTree:
+  """Shapes with floating dtypes changed."""
+
+  def one(s):
+    floating = jnp.issubdtype(s.dtype, jnp.floating)
+    return jax.ShapeDtypeStruct(s.shape, dtype if floating else s.dtype)
+
+  return jax.tree.map(one, shapes)
+
+
+def run_architecture(run: pathlib.Path) -> Architecture:
+  """The student's architecture that a run has written down."""
+  path = run / "student.json"
+  if not path.is_file():
+    raise types.UserError(f"{run} is no run directory: it has no student.json")
+  try:
+    tree = json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise types.UserError(f"{path}: not valid JSON: {error}") from error
+  return config_json.decode(tree, where=str(path))
+
+
+def run_step(location: refs.Located) -> int:
+  """The checkpoint that `RUN@last`, `RUN@best` or `RUN@STEP` means."""
+  selector = location.selector or "last"
+  directory = location.path / "checkpoints"
+  best = None
+  if selector == "best":
+    best = best_metric(location.path)
+  if not directory.is_dir():
+    raise types.UserError(f"{location.path}: no checkpoints/ in this run")
+  with checkpoint.Checkpoints(directory, best=best, read_only=True) as found:
+    steps = found.steps()
+    if not steps:
+      raise types.UserError(f"{directory}: no finished checkpoint")
+    if selector == "last":
+      return steps[-1]
+    step = found.best() if selector == "best" else int(selector)
+  if step not in steps:
+    raise types.UserError(
+      f"{location.ref}: no checkpoint of step {step}; there are "
+      f"{', '.join(map(str, steps))}"
+    )
+  return step
+
+
+def best_metric(run: pathlib.Path) -> str:
+  """The metric that a run selects its best checkpoint by."""
+  select = json.loads((run / "config.json").read_text()).get("select", "last")
+  return "eval/kl" if select == "last" else select
+
+
+def run_params(
+  location: refs.Located, shapes: types.PyTree, shardings: Any
+) -> types.PyTree:
+  """The student's weights of a run."""
+  if shardings is None:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = jax.tree.map(lambda _: device, shapes)
+  like = jax.tree.map(
+    lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+    shapes,
+    shardings,
+  )
+  step = run_step(location)
+  return checkpoint.restore_params(
+    location.path / "checkpoints", step, like
+  )

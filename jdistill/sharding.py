@@ -1,0 +1,162 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The mesh, and which part of it each array lives on."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jdistill import types
+
+Rules = Mapping[str, str | None]
+
+DEFAULT_RULES: Rules = {
+  "embed": "fsdp",
+  "vocab": "tensor",
+  "mlp": "tensor",
+  "heads": "tensor",
+  "kv_heads": "tensor",
+}
+"""Logical axis of a parameter -> mesh axis; others are replicated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+  """Sizes of the mesh axes; -1 takes the devices that the others leave.
+
+  `data` copies the parameters and divides the batch, `fsdp` divides both,
+  `tensor` divides the matrices of a layer.
+  """
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+def make_mesh(
+  shape: MeshShape, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """The mesh of a run.
+
+  Raises: UserError if the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  sizes = dataclasses.asdict(shape)
+  free = [name for name, size in sizes.items() if size == -1]
+  bad = {k: v for k, v in sizes.items() if v == 0 or v < -1}
+  fixed = math.prod(size for size in sizes.values() if size != -1)
+  if bad or len(free) > 1 or (free and len(devices) % fixed):
+    raise types.UserError(_no_mesh(sizes, len(devices)))
+  if free:
+    sizes[free[0]] = len(devices) // fixed
+  if math.prod(sizes.values()) != len(devices):
+    raise types.UserError(_no_mesh(sizes, len(devices)))
+  return jax.make_mesh(
+    tuple(sizes.values()),
+    tuple(sizes),
+    axis_types=(AxisType.Auto,) * len(sizes),
+    devices=devices,
+  )
+
+
+def _no_mesh(sizes: Mapping[str, int], devices: int) -> str:
+  return (
+    f"mesh {dict(sizes)} does not fit {devices} devices: sizes must multiply "
+    f"to {devices}, with at most one -1 for the rest"
+  )
+
+
+def spec(
+  axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh, rules: Rules
+) -> PartitionSpec:
+  """The partition of one array.
+
+  A dimension that its mesh axis does not divide is replicated, and a mesh
+  axis serves the first of the dimensions that ask for it.
+  """
+  used: set[str] = set()
+  parts: list[str | None] = []
+  for axis, size in zip(axes, shape, strict=True):
+    target = rules.get(axis) if axis is not None else None
+    fits = target in mesh.axis_names and size % mesh.shape[target] == 0
+    if target is None or target in used or not fits:
+      parts.append(None)
+      continue
+    used.add(target)
+    parts.append(target)
+  while parts and parts[-1] is None:
+    parts.pop()
+  return PartitionSpec(*parts)
+
+
+def param_shardings(
+  axes: types.PyTree,
+  shapes: types.PyTree,
+  mesh: Mesh,
+  rules: Rules = DEFAULT_RULES,
+) -> types.PyTree:
+  """A sharding per parameter, from trees of logical axes and of shapes."""
+  return jax.tree.map(
+    lambda s, a: NamedSharding(mesh, spec(a, s.shape, mesh, rules)),
+    shapes,
+    axes,
+  )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+  """The sharding of whatever has the batch in front."""
+  return NamedSharding(mesh, PartitionSpec(types.BATCH_AXES))
+
+
+def num_row_shards(mesh: Mesh) -> int:
+  return math.prod(mesh.shape[a] for a in types.BATCH_AXES)
+
+
+def place_rows(tree: types.PyTree, mesh: Mesh) -> types.PyTree:
+  """Global arrays from each process's own rows [B / processes, ...]."""
+  sharding = rows(mesh)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
+    tree,
+  )
+
+
+def like(
+  tree: types.PyTree, params: types.PyTree, shardings: types.PyTree, mesh: Mesh
+) -> types.PyTree:
+  """Shardings for a tree that holds copies of `params` among other things.
+
+  Optimizer states carry moments shaped like the parameters, under the same
+  path; whatever matches path suffix and shape gets the parameter's sharding,
+  the rest is replicated.
+  """
+  flat, _ = jax.tree_util.tree_flatten_with_path(params)
+  known = {
+    (_names(path), leaf.shape): sharding
+    for (path, leaf), sharding in zip(
+      flat, jax.tree.leaves(shardings), strict=True
+    )
+  }
+  lengths = sorted({len(path) for path, _ in known}, reverse=True)
+
+  def find(path, leaf):
+    names = _names(path)
+    for length in lengths:
+      sharding = known.get((names[-length:], leaf.shape))
+      if sharding is not None:
+        return sharding
+    return replicated(mesh)
+
+  return jax.tree_util.tree_map_with_path(find, tree)
+
+
+def _names(path) -> tuple[str, ...]:
+  return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)

@@ -1,0 +1,227 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""One update as one pure function: `(state, teacher_params, batch) -> ...`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jdistill import schedules, types
+from jdistill.methods import base
+from jdistill.models.base import Architecture
+
+
+@dataclasses.dataclass(frozen=True)
+class Speaker:
+  """A model on one batch; the same view is computed once per trace."""
+
+  model: types.Model
+  batch: types.Batch
+  want: tuple[str, ...] = ()
+  said: dict[str, types.Outputs] = dataclasses.field(default_factory=dict)
+
+  def __call__(
+    self, view: str = "student", want: tuple[str, ...] = ()
+  ) -> types.Outputs:
+    """The model's outputs on a view, with every feature of `want`.
+
+    Raises: ValueError if `want` names what `Method.wants` did not announce.
+    """
+    missing = set(want) - set(self.want)
+    if missing:
+      raise ValueError(f"features {sorted(missing)} are not in Method.wants()")
+    if view not in self.said:
+      self.said[view] = self.model(self.batch[view], want=self.want)
+    return self.said[view]
+
+
+Step = Callable[
+  [types.TrainState, types.PyTree, types.Batch],
+  tuple[types.TrainState, dict[str, types.Mean]],
+]
+
+
+def make_loss(
+  student: Architecture,
+  teachers: Mapping[str, Architecture],
+  method: base.Method,
+):
+  """`loss(params, teacher_params, batch, ctx) -> types.Loss` of one method."""
+
+  def loss(params, teacher_params, batch, ctx):
+    speakers = _speakers(
+      student, teachers, method, params, teacher_params, batch
+    )
+    return method.loss(params["method"], *speakers, batch, ctx)
+
+  return loss
+
+
+def make_gradient(
+  student: Architecture,
+  teachers: Mapping[str, Architecture],
+  method: base.Method,
+  *,
+  microbatches: int = 1,
+  seed: int = 0,
+):
+  """`gradient(params, teacher_params, batch, step) -> (grads, loss)`.
+
+  The same gradient whatever the number of microbatches: denominators come
+  from the global batch before the first of them runs.
+  """
+  loss_fn = make_loss(student, teachers, method)
+  run_key = jax.random.key(seed)
+
+  def gradient(params, teacher_params, batch, step):
+    batch = _prepare(
+      student, teachers, method, params, teacher_params, batch, microbatches
+    )
+    norms = {
+      k: jnp.maximum(v, jnp.finfo(v.dtype).tiny)
+      for k, v in method.norms(batch).items()
+    }
+    key = jax.random.fold_in(run_key, step)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch.example_id)
+
+    def one(batch, keys):
+      ctx = base.Context(step=step, keys=keys, norms=norms)
+
+      def of(params):
+        loss = loss_fn(params, teacher_params, batch, ctx)
+        return loss.total, loss
+
+      return jax.grad(of, has_aux=True)(params)
+
+    if microbatches == 1:
+      return one(batch, keys)
+
+    def body(carry, part):
+      return jax.tree.map(jnp.add, carry, one(*part)), None
+
+    parts = split_rows((batch, keys), microbatches)
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(
+      lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(one, *first)
+    )
+    return jax.lax.scan(body, zeros, parts)[0]
+
+  return gradient
+
+
+def make_train_step(
+  student: Architecture,
+  teachers: Mapping[str, Architecture],
+  method: base.Method,
+  optimizer: optax.GradientTransformation,
+  *,
+  microbatches: int = 1,
+  mask: types.PyTree | None = None,
+  ema: float | schedules.Schedule | None = None,
+  seed: int = 0,
+) -> Step:
+  """The train step; jit it with the state donated.
+
+  Args:
+    student, teachers, method: what is trained, towards whom, and how.
+    optimizer: an optax transformation of `state.params`.
+    microbatches: the batch is worked off in so many parts.
+    mask: `optim.trainable` over `state.params`, or None.
+    ema: decay of an average of the student's weights in
+      `state.extra["ema"]`, or None.
+    seed: of the noise that methods may draw.
+  Returns: `train_step(state, teacher_params, batch) -> (state, metrics)`.
+  Raises: UserError if a batch-coupled method meets several microbatches.
+  """
+  if method.batch_coupled and microbatches > 1:
+    raise types.UserError(
+      f"microbatches={microbatches}: {type(method).__name__} couples the "
+      "examples of a batch, so splitting it would change the loss; use "
+      "microbatches=1 and a smaller batch or a larger mesh"
+    )
+  gradient = make_gradient(
+    student, teachers, method, microbatches=microbatches, seed=seed
+  )
+
+  def train_step(state, teacher_params, batch):
+    grads, loss = gradient(state.params, teacher_params, batch, state.step)
+    grads = _masked(grads, mask)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, _masked(updates, mask))
+    extra = dict(state.extra)
+    if ema is not None:
+      rate = schedules.at(ema, state.step)
+      extra["ema"] = jax.tree.map(
+        lambda old, new: (rate * old + (1 - rate) * new).astype(old.dtype),
+        extra["ema"],
+        params["student"],
+      )
+    one = jnp.ones(())
+    metrics = {
+      **loss.metrics,
+      "loss": types.Mean(loss.total, one),
+      "grad_norm": types.Mean(optax.global_norm(grads), one),
+    }
+    return types.TrainState(state.step + 1, params, opt_state, extra), metrics
+
+  return train_step
+
+
+def split_rows(tree: types.PyTree, num: int) -> types.PyTree:
+  """[B, ...] -> [num, B / num, ...], each part spread over all devices."""
+
+  def split(x):
+    return x.reshape(x.shape[0] // num, num, *x.shape[1:]).swapaxes(0, 1)
+
+  return jax.tree.map(split, tree)
+
+
+def join_rows(tree: types.PyTree) -> types.PyTree:
+  """The inverse of `split_rows`."""
+  return jax.tree.map(
+    lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree
+  )
+
+
+def _speakers(student, teachers, method, params, teacher_params, batch):
+  wants = method.wants()
+  learner = Speaker(
+    student.bind(params["student"]), batch, wants.get("student", ())
+  )
+  frozen = jax.lax.stop_gradient(teacher_params)
+  voices = {
+    name: Speaker(arch.bind(frozen[name]), batch, wants.get(name, ()))
+    for name, arch in teachers.items()
+  }
+  return learner, voices
+
+
+def _prepare(
+  student, teachers, method, params, teacher_params, batch, microbatches
+):
+  """The batch, with what the method adds from a look at all of it."""
+
+  def survey(batch):
+    speakers = _speakers(
+      student, teachers, method, params, teacher_params, batch
+    )
+    arrays = method.survey(params["method"], *speakers, batch)
+    return jax.lax.stop_gradient(arrays)
+
+  if microbatches == 1:
+    return method.prepare(survey(batch), batch)
+  _, arrays = jax.lax.scan(
+    lambda carry, part: (carry, survey(part)),
+    (),
+    split_rows(batch, microbatches),
+  )
+  return method.prepare(join_rows(arrays), batch)
+
+
+def _masked(tree, mask):
+  if mask is None:
+    return tree
+  return jax.tree.map(lambda x, m: x * m.astype(x.dtype), tree, mask)
