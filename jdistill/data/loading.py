@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a data config of any kind to its batches."""
+
+import os
+from typing import Any
+
+from jdistill.data import arrays, loader, text
+
+
+def load(
+  data: text.TextData | arrays.ArrayData,
+  tokenizer: Any = None,
+  *,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  cache_dir: str | os.PathLike[str] | None = None,
+  num_threads: int = 2,
+) -> loader.Loader:
+  """Opens the data of a config; see `load_text` and `load_arrays`.
+
+  Args:
+    data: which data, and how they become batches.
+    tokenizer: from `jdistill.tokenizers.load`; text alone needs one.
+    seed: chooses the order of the rows.
+    process_index: this process among those that share the global batch.
+    process_count: how many there are.
+    cache_dir: where tokenised documents are kept; None keeps none.
+    num_threads: threads that prepare batches ahead; 0 for none.
+
+  Raises:
+    UserError: for a config, file or row that cannot be used.
+  """
+  if isinstance(data, arrays.ArrayData):
+    return arrays.load_arrays(
+      data,
+      seed=seed,
+      process_index=process_index,
+      process_count=process_count,
+      num_threads=num_threads,
+    )
+  return text.load_text(
+    data,
+    tokenizer,
+    seed=seed,
+    process_index=process_index,
+    process_count=process_count,
+    cache_dir=cache_dir,
+    num_threads=num_threads,
+  )

@@ -1,0 +1,270 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Text for language models: mixtures of corpora as rows of tokens."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jdistill import types
+from jdistill.data import (
+  corpus,
+  encode,
+  files,
+  layout,
+  loader,
+  records,
+  store,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData:
+  """Corpora, and how their documents become batches.
+
+  Attributes:
+    sources: the corpora. With several, their weights say how large a share of
+      the rows each gives; with `epochs` set, every row counts once instead.
+    seq_len: tokens of a row.
+    batch_size: rows of the global batch.
+    packing: `pack` puts several documents in a row, `pad` only one. Either
+      way a document is cut only where it is longer than a row.
+    bos: whether a document starts with the tokenizer's BOS token; `auto` does
+      what the tokenizer does by itself.
+    eos: whether a document of text ends with its EOS token, as a target.
+    shuffle: a new order of the rows in each pass; off, they come as stored.
+    epochs: passes over the rows, the last batch filled up with rows that do
+      not count; None goes on without end.
+  """
+
+  sources: tuple[corpus.Source, ...] = (corpus.Source(),)
+  seq_len: int = 1024
+  batch_size: int = 8
+  packing: layout.Packing = "pack"
+  bos: encode.Bos = "auto"
+  eos: bool = True
+  shuffle: bool = True
+  epochs: int | None = None
+
+
+class TokenRows:
+  """Rows of one corpus, laid out when asked for."""
+
+  def __init__(
+    self,
+    tokens: store.TokenStore,
+    seq_len: int,
+    how: layout.Packing,
+    *,
+    not_a_target: int | None = None,
+  ):
+    self._store = tokens
+    self._seq_len = seq_len
+    self._not_a_target = not_a_target
+    pieces = layout.cut(tokens.offsets, seq_len)
+    pieces = pieces.take(self._learnt(pieces) > 0)
+    self._pieces = pieces
+    self._bins = (
+      layout.best_fit(pieces.length, seq_len)
+      if how == "pack"
+      else layout.one_each(pieces.length)
+    )
+    self.first_id = 0
+    self.num_tokens = int(self._learnt(pieces).sum())
+    self.num_places = int(pieces.length.sum())
+
+  def __len__(self) -> int:
+    return len(self._bins)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    members = self._bins[index]
+    row = layout.lay_out(
+      self._store.tokens,
+      self._pieces.start[members].tolist(),
+      self._pieces.length[members].tolist(),
+      self._seq_len,
+      self._store.learn,
+    )
+    if self._not_a_target is not None:
+      row["mask"] *= row["targets"] != self._not_a_target
+    return {**row, "example_id": np.int32(self.first_id + index)}
+
+  def _learnt(self, pieces: layout.Pieces) -> np.ndarray:
+    """[N] how many targets of each piece count in the loss."""
+    counted = self._store.learn
+    if self._not_a_target is not None:
+      plain = self._store.tokens != self._not_a_target
+      counted = plain if counted is None else plain & (counted > 0)
+    if counted is None:
+      return pieces.length
+    before = np.concatenate([[0], np.cumsum(counted, dtype=np.int64)])
+    first = pieces.start + 1
+    return before[first + pieces.length] - before[first]
+
+
+def load_text(
+  data: TextData,
+  tokenizer: Any,
+  *,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  cache_dir: str | os.PathLike[str] | None = None,
+  num_threads: int = 2,
+) -> loader.Loader:
+  """Opens, tokenises and packs the corpora of a config.
+
+  Args:
+    data: which text, and how it becomes batches.
+    tokenizer: from `jdistill.tokenizers.load`.
+    seed: chooses the order of the rows.
+    process_index: this process among those that share the global batch.
+    process_count: how many there are.
+    cache_dir: where tokenised documents are kept for the next start; None
+      holds them in memory.
+    num_threads: threads that prepare batches ahead; 0 for none.
+
+  Returns: batches of {tokens, targets, mask, positions, segment_ids: [B, T],
+    example_id: [B]}, B this process's share of `data.batch_size`.
+
+  Raises:
+    UserError: for a config, file or document that cannot be used.
+  """
+  _check(data)
+  corpora = [corpus.open_corpus(source) for source in data.sources]
+  drawing = loader.Drawing(
+    batch_size=data.batch_size,
+    seed=seed,
+    shuffle=data.shuffle,
+    epochs=data.epochs,
+    weights=tuple(source.weight for source in data.sources),
+    process_index=process_index,
+    process_count=process_count,
+    num_threads=num_threads,
+  )
+  return _make_loader(data, corpora, tokenizer, drawing, cache_dir)
+
+
+def from_documents(
+  documents: Sequence[str] | Sequence[np.ndarray] | Sequence[Sequence[int]],
+  *,
+  seq_len: int,
+  batch_size: int,
+  seed: int = 0,
+  tokenizer: Any = None,
+  packing: layout.Packing = "pack",
+  bos: encode.Bos = "auto",
+  eos: bool = True,
+  shuffle: bool = True,
+  epochs: int | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+  num_threads: int = 2,
+) -> loader.Loader:
+  """The same batches from texts, or from token ids, that the caller has.
+
+  Args:
+    documents: texts, which need a tokenizer, or ids, taken as they are.
+    seq_len: see `TextData`, as for the other fields.
+    batch_size: rows of the global batch.
+    seed: chooses the order of the rows.
+    tokenizer: from `jdistill.tokenizers.load`; None for ids.
+    packing: several documents in a row, or one.
+    bos: whether a text starts with BOS.
+    eos: whether a text ends with EOS.
+    shuffle: a new order in each pass.
+    epochs: passes, or None for no end.
+    process_index: this process among those that share the global batch.
+    process_count: how many there are.
+    num_threads: threads that prepare batches ahead; 0 for none.
+  """
+  texts = bool(len(documents)) and isinstance(documents[0], str)
+  if texts and tokenizer is None:
+    raise types.UserError("from_documents: texts need a tokenizer")
+  kind: corpus.Format = "text" if texts else "tokens"
+  data = TextData(
+    (corpus.Source("documents", format=kind),),
+    seq_len,
+    batch_size,
+    packing,
+    bos,
+    eos,
+    shuffle,
+    epochs,
+  )
+  _check(data)
+  held = corpus.Corpus(
+    "from_documents",
+    records.Memory(kind, documents, "the given documents"),
+    np.arange(len(documents)),
+    kind,
+    kind,
+  )
+  drawing = loader.Drawing(
+    batch_size=batch_size,
+    seed=seed,
+    shuffle=shuffle,
+    epochs=epochs,
+    weights=(1.0,),
+    process_index=process_index,
+    process_count=process_count,
+    num_threads=num_threads,
+  )
+  return _make_loader(data, [held], tokenizer, drawing, None)
+
+
+def _make_loader(
+  data: TextData,
+  corpora: Sequence[corpus.Corpus],
+  tokenizer: Any,
+  drawing: loader.Drawing,
+  cache_dir: str | os.PathLike[str] | None,
+) -> loader.Loader:
+  encoding = encode.Encoding(tokenizer, data.bos, data.eos)
+  sources, keys, first_id = [], [], 0
+  for held in corpora:
+    key = encoding.key(held)
+    tokens = store.cached(encoding.encode(held), key, cache_dir)
+    rows = TokenRows(
+      tokens,
+      data.seq_len,
+      data.packing,
+      not_a_target=encoding.not_a_target,
+    )
+    if not len(rows):
+      raise types.UserError(
+        f"{held.label}: its {len(held)} documents give no token to learn; "
+        "each needs two tokens or more, and in chats an assistant's turn"
+      )
+    rows.first_id = first_id
+    first_id += len(rows)
+    sources.append(rows)
+    keys.append(key)
+  places = sum(rows.num_places for rows in sources)
+  facts = loader.Facts(
+    num_rows=first_id,
+    num_tokens=sum(rows.num_tokens for rows in sources),
+    efficiency=places / (first_id * data.seq_len),
+    example=layout.lay_out(np.zeros(0, np.int32), [], [], data.seq_len),
+    identity=files.combine(keys, data.seq_len, data.packing),
+  )
+  return loader.Loader(sources, drawing, facts)
+
+
+def _check(data: TextData) -> None:
+  if data.seq_len < 2:
+    raise types.UserError(
+      f"data.seq_len is {data.seq_len}; expected at least 2"
+    )
+  if not data.sources:
+    raise types.UserError("data.sources is empty; expected at least one source")
+  for index, source in enumerate(data.sources):
+    if not (math.isfinite(source.weight) and source.weight > 0):
+      raise types.UserError(
+        f"data.sources.{index}.weight is {source.weight}; expected a positive "
+        "number (leave the source out to draw nothing from it)"
+      )
