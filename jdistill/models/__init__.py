@@ -1,0 +1,9 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Model families, each an `Architecture` apart from its parameters."""
+
+from jdistill.models.base import Architecture as Architecture
+from jdistill.models.base import num_params as num_params
+from jdistill.models.decoder import DecoderConfig as DecoderConfig
+from jdistill.models.rope import Rope as Rope
+from jdistill.models.spec import Segment as Segment

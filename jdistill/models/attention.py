@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Grouped-query attention with packing, sliding windows and a KV cache."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jdistill.models.layers import Linear, RMSNorm
+from jdistill.models.rope import rotate
+from jdistill.models.spec import DecoderSpec
+
+
+class Sight(NamedTuple):
+  """Which keys a query may see before windows, and how far back they are."""
+
+  allowed: jax.Array  # [B, T, S] bool
+  distance: jax.Array  # [B, T, S] int32, positions from key to query
+
+  def within(self, window: Int[Array, ""]) -> Bool[Array, "B T S"]:
+    """What is left when a query sees `window` positions, its own included."""
+    return self.allowed & (self.distance < window)
+
+
+def packed_sight(
+  positions: Int[Array, "B T"], segment_ids: Int[Array, "B T"]
+) -> Sight:
+  """Causal by position within a segment; padding (segment 0) sees padding."""
+  distance = positions[:, :, None] - positions[:, None, :]
+  same = segment_ids[:, :, None] == segment_ids[:, None, :]
+  return Sight(same & (distance >= 0), distance)
+
+
+def cached_sight(positions: Int[Array, "B T"], length: int) -> Sight:
+  """Causal over a cache, whose slots hold the position of their number."""
+  slots = jnp.arange(length, dtype=positions.dtype)
+  distance = positions[:, :, None] - slots[None, None, :]
+  return Sight(distance >= 0, distance)
+
+
+def attend(
+  q: Float[Array, "B T H Dh"],
+  k: Float[Array, "B S N Dh"],
+  v: Float[Array, "B S N Dh"],
+  mask: Bool[Array, "B T S"],
+  *,
+  scale: float,
+  soft_cap: float | None,
+) -> tuple[Float[Array, "B T H Dh"], Float[Array, "B N T G S"]]:
+  """Softmax attention; scores are at least float32.
+
+  Args:
+    q: queries; head h reads key/value head h // G, where G = H / N.
+    k: keys.
+    v: values.
+    mask: where a query may look. One that may look nowhere gets the mean of
+      all values, which is finite.
+    scale: multiplies the scores.
+    soft_cap: bounds them smoothly, before the mask.
+  Returns: the mixed values, and the probabilities.
+  """
+  batch, length, num_heads, head_dim = q.shape
+  q = q.reshape(batch, length, k.shape[2], -1, head_dim)
+  # "bntgs" is the order in which the batched matmul writes its result: any
+  # other costs a transpose of the largest array here.
+  wide = jnp.promote_types(q.dtype, jnp.float32)
+  scores = jnp.einsum("btngd,bsnd->bntgs", q, k, preferred_element_type=wide)
+  scores = scores * scale
+  if soft_cap is not None:
+    scores = soft_cap * jnp.tanh(scores / soft_cap)
+  scores = jnp.where(
+    mask[:, None, :, None, :], scores, jnp.finfo(scores.dtype).min
+  )
+  probs = jax.nn.softmax(scores, axis=-1)
+  mixed = jnp.einsum("bntgs,bsnd->btngd", probs.astype(v.dtype), v)
+  return mixed.reshape(batch, length, num_heads, head_dim), probs
+
+
+class LayerCache(NamedTuple):
+  """Where one layer keeps its keys and values, and where it writes new ones."""
+
+  k: jax.Array  # [B, S, N, Dh]
+  v: jax.Array  # [B, S, N, Dh]
+  slots: jax.Array  # [B, T] int32; out of range is not written
+
+  def write(self, k: jax.Array, v: jax.Array) -> "LayerCache":
+    put = jax.vmap(lambda kept, at, new: kept.at[at].set(new, mode="drop"))
+    return LayerCache(
+      put(self.k, self.slots, k.astype(self.k.dtype)),
+      put(self.v, self.slots, v.astype(self.v.dtype)),
+      self.slots,
+    )
+
+
+class Attention(nnx.Module):
+  """The attention branch of a layer, without its norms."""
+
+  def __init__(self, spec: DecoderSpec, num_layers: int, rngs: nnx.Rngs):
+    self.spec = spec
+
+    def project(count: int, axis: str) -> Linear:
+      return Linear(
+        (num_layers, spec.width, count, spec.head_dim),
+        ("layers", "embed", axis, "head_dim"),
+        1,
+        rngs,
+        bias=spec.qkv_bias,
+      )
+
+    self.q = project(spec.num_heads, "heads")
+    self.k = project(spec.num_kv_heads, "kv_heads")
+    self.v = project(spec.num_kv_heads, "kv_heads")
+    self.o = Linear(
+      (num_layers, spec.num_heads, spec.head_dim, spec.width),
+      ("layers", "heads", "head_dim", "embed"),
+      2,
+      rngs,
+      gain=(2 * spec.num_layers) ** -0.5,
+    )
+    self.q_norm = self.k_norm = None
+    if spec.qk_norm:
+      shape, axes = (num_layers, spec.head_dim), ("layers", "head_dim")
+      self.q_norm = RMSNorm(spec, shape, axes)
+      self.k_norm = RMSNorm(spec, shape, axes)
+
+  def __call__(
+    self,
+    x: Float[Array, "B T D"],
+    cos: Float[Array, "B T F"],
+    sin: Float[Array, "B T F"],
+    mask: Bool[Array, "B T S"],
+    cache: LayerCache | None = None,
+  ) -> tuple[
+    Float[Array, "B T D"], Float[Array, "B N T G S"], LayerCache | None
+  ]:
+    """The branch's output, its probabilities, and the cache written to.
+
+    Without a cache, S = T and keys are the inputs' own.
+    """
+    q, k, v = self.q(x), self.k(x), self.v(x)
+    if self.q_norm is not None and self.k_norm is not None:
+      q, k = self.q_norm(q), self.k_norm(k)
+    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    if cache is not None:
+      cache = cache.write(k, v)
+      k, v = cache.k.astype(q.dtype), cache.v.astype(q.dtype)
+    mixed, probs = attend(
+      q,
+      k,
+      v,
+      mask,
+      scale=self.spec.score_scale,
+      soft_cap=self.spec.attention_soft_cap,
+    )
+    return self.o(mixed), probs, cache

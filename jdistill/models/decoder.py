@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Decoder-only transformers: one family with the switches of many.
+
+Parameters, with L the layers of a segment and F the width of the MLP:
+
+    embedding/weight [V, D]   norm/scale [D]       head/weight [V, D] (untied)
+    segment_0/attention_norm/scale [L, D]          (and mlp_norm, *_post_norm)
+    segment_0/attention/q/kernel [L, D, H, Dh]     (k, v with kv_heads for H)
+    segment_0/attention/q/bias [L, H, Dh]          (k, v too)
+    segment_0/attention/q_norm/scale [L, Dh]       (k_norm too)
+    segment_0/attention/o/kernel [L, H, Dh, D]
+    segment_0/mlp/gate/kernel [L, D, F]            (up too)
+    segment_0/mlp/down/kernel [L, F, D]
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from jdistill import types
+from jdistill.models import features, rope, stack
+from jdistill.models.attention import cached_sight, packed_sight
+from jdistill.models.base import Architecture
+from jdistill.models.layers import RMSNorm
+from jdistill.models.spec import DecoderSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig(DecoderSpec, Architecture):
+  """A decoder without parameters."""
+
+  def init(self, key: jax.Array) -> types.PyTree:
+    """Draws float32 parameters."""
+    model = Decoder(self, nnx.Rngs(params=key))
+    return nnx.to_pure_dict(nnx.split(model)[1])
+
+  def axes(self) -> types.PyTree:
+    """Each parameter's logical axes, in the tree of the parameters."""
+    return _abstract(self)[1]
+
+  def bind(self, params: types.PyTree) -> "Decoder":
+    """The model with these parameters."""
+    return nnx.merge(_abstract(self)[0], params)
+
+  def init_cache(
+    self, batch: int, length: int, dtype: str = "float32"
+  ) -> types.PyTree:
+    """An empty cache for `batch` rows of up to `length` positions."""
+    room = (batch, length, self.num_kv_heads, self.head_dim)
+    return {
+      f"segment_{n}": {
+        name: jnp.zeros((segment.num_layers, *room), dtype)
+        for name in ("k", "v")
+      }
+      for n, segment in enumerate(self.segments)
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract(config: DecoderConfig) -> tuple[Any, types.PyTree]:
+  """The graph of a config's model and the logical axes of its parameters."""
+  model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(params=0)))
+  graph, state = nnx.split(model)
+
+  def names(tree):
+    if isinstance(tree, nnx.Variable):
+      return tree.get_metadata()["axes"]
+    return {key: names(child) for key, child in tree.items()}
+
+  return graph, names(state)
+
+
+class Table(nnx.Module):
+  """A vector of width D for each token."""
+
+  def __init__(self, spec: DecoderSpec, rngs: nnx.Rngs):
+    shape = (spec.vocab_size, spec.width)
+    draw = jax.random.normal(rngs.params(), shape)
+    self.weight = nnx.Param(draw * 0.02, axes=("vocab", "embed"))
+
+
+class Decoder(nnx.Module):
+  """A decoder with its parameters."""
+
+  def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+    self.config = config
+    self.embedding = Table(config, rngs)
+    for n, segment in enumerate(config.segments):
+      layers = stack.Layer(config, segment.num_layers, rngs)
+      setattr(self, f"segment_{n}", layers)
+    self.norm = RMSNorm(config, (config.width,), ("embed",))
+    self.head = None if config.tied else Table(config, rngs)
+
+  def embed(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+    """What the first layer receives for these ids, scaled as the model does."""
+    dtype = jnp.dtype(self.config.dtype)
+    rows = self.embedding.weight[...][tokens].astype(dtype)
+    return rows * jnp.asarray(self.config.embed_scale, dtype)
+
+  def __call__(
+    self,
+    view: types.Tokens,
+    want: Sequence[str] = (),
+    cache: types.PyTree | None = None,
+  ) -> types.Outputs:
+    """Hidden states after the final norm, ready for the head.
+
+    Args:
+      view: `tokens` are ids, or what `embed` would return for them. Entries of
+        segment 0 are padding: they come out finite and nobody sees them.
+        `positions` are counted within each segment.
+      want: names of features, see `jdistill.models.features`.
+      cache: of `init_cache` or an earlier call. Row b writes its keys and
+        values at `positions[b]` and attends to everything cached up to its
+        own position, so each row is one document, continued call by call
+        without gaps; padding is not written. Positions must be below the
+        cache's length: what lies beyond is not kept.
+    Returns: Outputs; with a cache, `updates["cache"]` is the cache after.
+    Raises:
+      UserError: for a feature that the model does not have.
+    """
+    config = self.config
+    wanted = features.parse(want, config.num_layers)
+    x = view.tokens
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      x = self.embed(x)
+    x = x.astype(config.dtype)
+    found = {"embed": x}
+    angles = rope.angles(config.ropes, view.positions, config.head_dim)
+    slots = None
+    if cache is None:
+      sight = packed_sight(view.positions, view.segment_ids)
+    else:
+      length = cache["segment_0"]["k"].shape[2]
+      sight = cached_sight(view.positions, length)
+      slots = jnp.where(view.segment_ids == 0, length, view.positions)
+    after = {}
+    for n, segment in enumerate(config.segments):
+      name = f"segment_{n}"
+      taps = features.Taps(wanted, config.offsets[n], segment.num_layers)
+      kept = None if cache is None else cache[name]
+      x, inner, after[name] = stack.run(
+        getattr(self, name),
+        config,
+        segment,
+        taps,
+        x,
+        angles,
+        sight,
+        kept,
+        slots,
+      )
+      found |= inner
+    hidden = self.norm(x)
+    found["pooled"] = _masked_mean(hidden, view.mask)
+    table = self.embedding if self.head is None else self.head
+    return types.Outputs(
+      hidden=hidden,
+      head=types.Head(
+        table.weight[...].astype(config.dtype), soft_cap=config.final_soft_cap
+      ),
+      features={name: found[name] for name in want},
+      updates={} if cache is None else {"cache": after},
+    )
+
+
+def _masked_mean(
+  hidden: Float[Array, "B T D"], mask: Float[Array, "B T"]
+) -> Float[Array, "B D"]:
+  """The mean of the counted positions; 0 for rows without any."""
+  wide = jnp.promote_types(hidden.dtype, jnp.float32)
+  total = jnp.einsum("btd,bt->bd", hidden.astype(wide), mask.astype(wide))
+  return total / jnp.maximum(mask.sum(axis=1), 1.0)[:, None]

@@ -1,0 +1,108 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The small parts of a decoder layer, created stacked over layers.
+
+Parameters have a leading `layers` axis when created; inside the scan a module
+holds one layer's slice, and `__call__` is written for that. Each parameter
+carries its logical axes as the metadata `axes`.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jdistill.models.spec import DecoderSpec
+
+ACTIVATIONS = {
+  "silu": jax.nn.silu,
+  "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
+
+
+class RMSNorm(nnx.Module):
+  """Divides by the root mean square of the last axis; float32 inside."""
+
+  def __init__(
+    self, spec: DecoderSpec, shape: tuple[int, ...], axes: tuple[str, ...]
+  ):
+    self.eps = spec.norm_eps
+    self.plus_one = spec.norm_plus_one
+    fill = 0.0 if spec.norm_plus_one else 1.0
+    self.scale = nnx.Param(jnp.full(shape, fill, jnp.float32), axes=axes)
+
+  def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    scale = self.scale[...].astype(wide.dtype)
+    if self.plus_one:
+      scale = 1.0 + scale
+    scale = jnp.expand_dims(scale, tuple(range(x.ndim - 1)))
+    normed = wide * jax.lax.rsqrt(mean_square + self.eps) * scale
+    return normed.astype(x.dtype)
+
+
+class Linear(nnx.Module):
+  """A product over the last `num_in` axes of its input, plus a bias.
+
+  Args:
+    shape: of the kernel, [L, *inputs, *outputs].
+    axes: their logical names.
+    num_in: how many of them are inputs.
+    rngs: where the kernel is drawn from, at 1 / sqrt(fan in) * `gain`.
+    bias: whether to add one.
+    gain: multiplies the standard deviation.
+  """
+
+  def __init__(
+    self,
+    shape: tuple[int, ...],
+    axes: tuple[str, ...],
+    num_in: int,
+    rngs: nnx.Rngs,
+    *,
+    bias: bool = False,
+    gain: float = 1.0,
+  ):
+    self.num_in = num_in
+    fan_in = math.prod(shape[1 : 1 + num_in])
+    draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
+    self.kernel = nnx.Param(draw * (gain * fan_in**-0.5), axes=axes)
+    self.bias = None
+    if bias:
+      outputs = slice(1 + num_in, None)
+      self.bias = nnx.Param(
+        jnp.zeros(shape[:1] + shape[outputs]), axes=axes[:1] + axes[outputs]
+      )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    weight = self.kernel[...].astype(x.dtype)
+    y = jnp.tensordot(x, weight, axes=self.num_in)
+    if self.bias is not None:
+      bias = self.bias[...].astype(x.dtype)
+      y = y + jnp.expand_dims(bias, tuple(range(y.ndim - bias.ndim)))
+    return y
+
+
+class Mlp(nnx.Module):
+  """down(act(gate(x)) * up(x))."""
+
+  def __init__(self, spec: DecoderSpec, num_layers: int, rngs: nnx.Rngs):
+    self.activation = spec.activation
+    wide = (num_layers, spec.width, spec.mlp_width)
+    axes = ("layers", "embed", "mlp")
+    self.gate = Linear(wide, axes, 1, rngs)
+    self.up = Linear(wide, axes, 1, rngs)
+    self.down = Linear(
+      (num_layers, spec.mlp_width, spec.width),
+      ("layers", "mlp", "embed"),
+      1,
+      rngs,
+      gain=(2 * spec.num_layers) ** -0.5,
+    )
+
+  def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    gate = ACTIVATIONS[self.activation](self.gate(x))
+    return self.down(gate * self.up(x))

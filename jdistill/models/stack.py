@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A segment of like layers, scanned so that depth costs no compile time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from jdistill.models import features
+from jdistill.models.attention import Attention, LayerCache, Sight
+from jdistill.models.layers import Mlp, RMSNorm
+from jdistill.models.spec import DecoderSpec, Segment
+
+UNLIMITED = 2**30
+"""A window that no document fills."""
+
+POLICIES = {
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Layer(nnx.Module):
+  """Attention and MLP, each on a normalised copy, each added back."""
+
+  def __init__(self, spec: DecoderSpec, num_layers: int, rngs: nnx.Rngs):
+    def norm() -> RMSNorm:
+      return RMSNorm(spec, (num_layers, spec.width), ("layers", "embed"))
+
+    self.attention_norm = norm()
+    self.attention = Attention(spec, num_layers, rngs)
+    self.mlp_norm = norm()
+    self.mlp = Mlp(spec, num_layers, rngs)
+    self.attention_post_norm = norm() if spec.post_norms else None
+    self.mlp_post_norm = norm() if spec.post_norms else None
+
+  def __call__(
+    self,
+    x: Float[Array, "B T D"],
+    cos: Float[Array, "B T F"],
+    sin: Float[Array, "B T F"],
+    mask: Bool[Array, "B T S"],
+    cache: LayerCache | None,
+  ) -> tuple[Float[Array, "B T D"], dict[str, jax.Array], LayerCache | None]:
+    """The layer's output, its inner activations by kind, the cache."""
+    values = {"in": x}
+    values["attn"], values["probs"], cache = self.attention(
+      self.attention_norm(x), cos, sin, mask, cache
+    )
+    if self.attention_post_norm is not None:
+      values["attn"] = self.attention_post_norm(values["attn"])
+    x = x + values["attn"]
+    values["mlp"] = self.mlp(self.mlp_norm(x))
+    if self.mlp_post_norm is not None:
+      values["mlp"] = self.mlp_post_norm(values["mlp"])
+    values["out"] = x + values["mlp"]
+    return values["out"], values, cache
+
+
+def run(
+  layers: Layer,
+  spec: DecoderSpec,
+  segment: Segment,
+  taps: features.Taps,
+  x: Float[Array, "B T D"],
+  angles: tuple[Float[Array, "R B T F"], Float[Array, "R B T F"]],
+  sight: Sight,
+  cache: Mapping[str, jax.Array] | None = None,
+  slots: jax.Array | None = None,
+) -> tuple[Float[Array, "B T D"], dict[str, jax.Array], Any]:
+  """Applies a segment.
+
+  Args:
+    layers: parameters stacked over the segment's layers.
+    spec: the model's numbers.
+    segment: windows and ropes of these layers.
+    taps: which inner activations to keep.
+    x: what goes in.
+    angles: cosines and sines of each of the model's ropes.
+    sight: which keys a query may see, windows aside.
+    cache: `k` and `v` [L, B, S, N, Dh], or None to attend to the inputs.
+    slots: [B, T] where in S the inputs are written.
+  Returns: what comes out, the features by name, the cache after.
+  """
+  graph, stacked = nnx.split(layers)
+  kinds = tuple(taps.layers)
+  cos, sin = angles
+
+  def apply(params, x, number, kept):
+    rope = number["rope"]
+    here = None if kept is None else LayerCache(*kept, slots)
+    x, values, here = nnx.merge(graph, params)(
+      x, cos[rope], sin[rope], sight.within(number["window"]), here
+    )
+    kept = None if here is None else (here.k, here.v)
+    return x, {kind: values[kind] for kind in kinds}, kept
+
+  if spec.remat != "none":
+    apply = jax.checkpoint(
+      apply, policy=POLICIES[spec.remat], prevent_cse=False
+    )
+
+  def body(carry, inputs):
+    x, buffers, cache = carry
+    params, number = inputs
+    index = number["index"]
+    # The cache is carried and updated in place: as a scanned output it would
+    # be copied whole at every generated token.
+    kept = jax.tree.map(lambda c: c[index], cache)
+    x, values, kept = apply(params, x, number, kept)
+    cache = jax.tree.map(
+      lambda c, new: jax.lax.dynamic_update_index_in_dim(c, new, index, 0),
+      cache,
+      kept,
+    )
+    buffers = features.record(buffers, values, number["rows"])
+    return (x, buffers, cache), None
+
+  numbers = {
+    "index": np.arange(segment.num_layers, dtype=np.int32),
+    "rope": np.asarray(segment.ropes, np.int32),
+    "window": np.asarray([w or UNLIMITED for w in segment.windows], np.int32),
+    "rows": taps.rows,
+  }
+  kept = None if cache is None else (cache["k"], cache["v"])
+  first = jax.tree.map(lambda a: a[0], (stacked, numbers))
+  shapes = jax.eval_shape(
+    apply, first[0], x, first[1], jax.tree.map(lambda c: c[0], kept)
+  )[1]
+  carry = (x, taps.buffers(shapes), kept)
+  (x, buffers, kept), _ = jax.lax.scan(body, carry, (stacked, numbers))
+  after = None if kept is None else dict(zip(("k", "v"), kept, strict=True))
+  return x, taps.features(buffers), after
