@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,7 @@ class _Classifier(base.Architecture):
       view: types.Examples, want: tuple[str, ...] = ()
     ) -> types.Outputs:
       inputs = self._checked(view.inputs)
-      module = nnx_trees.build(_maker(self), {"params": params})
+      module: Any = nnx_trees.build(_maker(self), {"params": params})
       *outs, pooled = module(inputs)
       offered = {f"layers/{i}/out": out for i, out in enumerate(outs)}
       offered["pooled"] = pooled
