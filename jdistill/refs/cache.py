@@ -3,7 +3,6 @@
 """The cache: where it is, and how files get into it whole or not at all."""
 
 import contextlib
-import hashlib
 import os
 import pathlib
 import shutil
