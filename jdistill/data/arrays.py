@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jdistill import types
+from jdistill import refs, types
 from jdistill.data import corpus, files, loader, mixture, records, split, tables
 
 
@@ -108,8 +108,6 @@ def load_arrays(
   Raises:
     UserError: for a config, file or row that cannot be used.
   """
-  from jdistill import refs
-
   located = refs.locate_data(data.ref)
   wanted = split.parse(data.split)
   if wanted.name and located.kind != "tfds":
@@ -201,10 +199,10 @@ def _make_loader(
   return loader.Loader([rows], drawing, facts)
 
 
-def _open(data: ArrayData, located: Any, tfds_split: str):
+def _open(data: ArrayData, located: refs.LocatedData, tfds_split: str):
   """(row -> (inputs, label), number of rows, row -> place, identity)."""
-  paths = [pathlib.Path(p) for p in located.paths]
-  if located.kind == "npz" or any(p.suffix == ".npz" for p in paths):
+  paths = located.paths
+  if located.kind == "npz":
     inputs, labels = _npz(data, paths[0])
   elif located.kind == "csv":
     inputs, labels = _table(data, paths[0])
@@ -223,7 +221,7 @@ def _open(data: ArrayData, located: Any, tfds_split: str):
     lambda i: (inputs[i], labels[i]),
     len(labels),
     lambda i: f"{paths[0]}, row {i}",
-    files.identity(paths, None),
+    files.identity(paths),
   )
 
 

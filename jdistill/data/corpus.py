@@ -4,13 +4,12 @@
 
 import dataclasses
 import difflib
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from jdistill import types
+from jdistill import refs, types
 from jdistill.data import files, records, split, tables, wikitext
 
 Format = Literal["text", "chat", "tokens"]
@@ -24,7 +23,8 @@ class Source:
 
   Attributes:
     ref: `tfds:NAME`, `jsonl:PATH`, `parquet:PATH`, `text:PATH`,
-      `pypi:package==version/path`, `stdlib:pydoc` or `hf:owner/name`.
+      `csv:PATH`, `pypi:package==version/path`, `stdlib:pydoc` or
+      `hf:owner/name`.
     format: what a document is: running text, a chat (a list of messages with
       `role` and `content`, of which the assistant's are learnt), or token ids.
     field: the field that holds it; none stands for `text`, `messages` or
@@ -102,8 +102,6 @@ def open_corpus(source: Source) -> Corpus:
   Raises:
     UserError: where the reference, the split or the selection is at fault.
   """
-  from jdistill import refs
-
   located = refs.locate_data(source.ref)
   wanted = split.parse(source.split)
   if wanted.name and located.kind != "tfds":
@@ -139,7 +137,7 @@ def open_corpus(source: Source) -> Corpus:
 
 
 def open_records(
-  located: Any,
+  located: refs.LocatedData,
   tfds_split: str,
   *,
   fields: tuple[str, ...] = (),
@@ -153,13 +151,12 @@ def open_records(
     fields: the fields that will be asked for, where reading fewer is cheaper.
     cut: how text files are cut into documents.
   """
-  paths = [pathlib.Path(p) for p in located.paths]
+  paths = located.paths
   if located.kind == "tfds":
-    directory = paths[0] if paths else None
-    return tables.TensorFlowDataset(located.name, directory, tfds_split)
+    return tables.TensorFlowDataset(located.name, tfds_split)
   if located.kind == "stdlib":
     return records.PydocTopics()
-  if any(".xml" in path.name for path in paths):
+  if located.kind == "mediawiki" or any(".xml" in p.name for p in paths):
     return wikitext.MediaWiki(paths)
   if located.kind == "jsonl":
     return tables.JsonLines(paths)

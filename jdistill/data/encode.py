@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jdistill import types
+from jdistill import tokenizers, types
 from jdistill.data import corpus, files, store
 
 Bos = Literal["auto", "always", "never"]
 
+_ADD_BOS = {"auto": None, "always": True, "never": False}
 _CHARACTERS = 1 << 20
 """Text handed to the tokenizer at once: enough to keep its threads busy."""
 
@@ -29,6 +30,8 @@ class Encoding:
   """
 
   def __init__(self, tokenizer: Any, bos: Bos, eos: bool):
+    if tokenizer is not None:
+      _check(tokenizer, bos, eos)
     self._tokenizer = tokenizer
     self._bos = bos
     self._eos = eos
@@ -38,16 +41,26 @@ class Encoding:
     """BOS, which no text predicts, unless it serves as EOS too."""
     if self._tokenizer is None:
       return None
-    bos = self._tokenizer.bos_id
-    return None if bos == self._tokenizer.eos_id else bos
+    bos = self._tokenizer.bos_token_id
+    return None if bos == self._tokenizer.eos_token_id else bos
 
   def key(self, documents: corpus.Corpus) -> str:
     """A digest of everything that the ids depend on."""
+    if documents.format == "tokens":
+      return documents.identity
     tokenizer = self._tokenizer
+    # Merges, normalisers and the template count, not the vocabulary alone.
+    how = (
+      (self._bos, self._eos)
+      if documents.format == "text"
+      else tokenizer.chat_template
+    )
     return files.combine(
       documents.identity,
-      None if tokenizer is None else tokenizer.fingerprint,
-      (self._bos, self._eos) if documents.format == "text" else None,
+      tokenizer.backend_tokenizer.to_str(),
+      tokenizer.bos_token_id,
+      tokenizer.eos_token_id,
+      how,
     )
 
   def encode(self, documents: corpus.Corpus) -> Iterator[store.Encoded]:
@@ -65,18 +78,17 @@ class Encoding:
       yield from self._ids(documents)
 
   def _texts(self, documents: corpus.Corpus) -> Iterator[store.Encoded]:
-    from jdistill import tokenizers
-
     texts = (documents[i] for i in range(len(documents)))
     for group in _grouped(texts, _CHARACTERS):
       for ids in tokenizers.encode_documents(
-        self._tokenizer, group, bos=self._bos, eos=self._eos
+        self._tokenizer,
+        group,
+        add_bos=_ADD_BOS[self._bos],
+        add_eos=self._eos,
       ):
         yield np.asarray(ids, np.int32), None
 
   def _chats(self, documents: corpus.Corpus) -> Iterator[store.Encoded]:
-    from jdistill import tokenizers
-
     for number in range(len(documents)):
       try:
         ids, learn = tokenizers.render_chat(self._tokenizer, documents[number])
@@ -85,18 +97,34 @@ class Encoding:
       yield np.asarray(ids, np.int32), np.asarray(learn, np.uint8)
 
   def _ids(self, documents: corpus.Corpus) -> Iterator[store.Encoded]:
-    size = None if self._tokenizer is None else self._tokenizer.vocab_size
+    size = 1 << 31
+    if self._tokenizer is not None:
+      size = max(self._tokenizer.get_vocab().values()) + 1
     for number in range(len(documents)):
       ids = documents[number]
       if len(ids):
         low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= (1 << 31 if size is None else size):
+        if low < 0 or high >= size:
           raise types.UserError(
             f"{documents.where(number)}: token id {low if low < 0 else high} "
-            f"is outside the vocabulary of {size or 1 << 31}; the tokens were "
+            f"is outside the vocabulary of {size}; the tokens were "
             "made by another tokenizer"
           )
       yield ids.astype(np.int32), None
+
+
+def _check(tokenizer: Any, bos: Bos, eos: bool) -> None:
+  name = tokenizer.name_or_path or "(unnamed)"
+  if bos == "always" and tokenizer.bos_token_id is None:
+    raise types.UserError(
+      f"data.bos is 'always', but the tokenizer {name} has no BOS token; set "
+      "data.bos to 'auto'"
+    )
+  if eos and tokenizer.eos_token_id is None:
+    raise types.UserError(
+      f"data.eos is set, but the tokenizer {name} has no EOS token; turn "
+      "data.eos off"
+    )
 
 
 def _grouped(texts: Iterable[str], characters: int) -> Iterator[list[str]]:

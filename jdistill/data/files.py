@@ -81,13 +81,9 @@ def digest(path: str | os.PathLike[str], *, by_time: bool = True) -> str:
   return state.hexdigest()
 
 
-def identity(paths: Sequence[pathlib.Path], root: pathlib.Path | None) -> str:
-  """Identifies several files by content, and by name below `root`."""
-  parts = []
-  for path in paths:
-    name = path.name if root is None else path.relative_to(root).as_posix()
-    parts.append((name, digest(path)))
-  return combine(*parts)
+def identity(paths: Sequence[pathlib.Path]) -> str:
+  """Identifies the content of several files, in their order."""
+  return combine(*map(digest, paths))
 
 
 def combine(*parts: object) -> str:

@@ -9,7 +9,7 @@ rows have been drawn, whatever the number of processes that draw them.
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ _SHARES = 1 << 20
 """Weights are kept to one part in this many."""
 
 
+@runtime_checkable
 class Rows(Protocol):
   """Rows of one source, each a dict of arrays."""
 

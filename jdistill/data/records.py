@@ -6,12 +6,12 @@ The tables (JSON lines, Parquet, CSV, TFDS) are in `tables.py`.
 """
 
 import abc
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from jdistill import types
 from jdistill.data import files
 
 Cutting = Literal["file", "paragraph", "line"]
@@ -44,20 +44,20 @@ class Records(abc.ABC):
 class TextFiles(Records):
   """Text files; each is a document, or each paragraph or line of it is.
 
-  Names are paths below the directory that the reference gives. Empty
-  documents are left out.
+  Names are paths below the directory that the files have in common. Empty
+  paragraphs and lines are left out.
   """
 
   def __init__(self, paths: Sequence[pathlib.Path], cutting: Cutting = "file"):
-    self._root = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
-    self._paths = list_files(paths)
+    self._paths = list(paths)
+    self._root = pathlib.Path(os.path.commonpath([p.parent for p in paths]))
     self._cutting = cutting
     # One document per file is read when asked for; parts are cut at once.
     self._parts = None if cutting == "file" else self._cut()
 
   @property
   def identity(self) -> str:
-    return files.combine(files.identity(self._paths, self._root), self._cutting)
+    return files.combine(files.identity(self._paths), self._cutting)
 
   def __len__(self) -> int:
     return len(self._paths) if self._parts is None else len(self._parts)
@@ -73,10 +73,7 @@ class TextFiles(Records):
     return f"{self._cutting} {index} of {self._paths[0]}"
 
   def names(self) -> Sequence[str]:
-    names = [
-      p.name if self._root is None else p.relative_to(self._root).as_posix()
-      for p in self._paths
-    ]
+    names = [p.relative_to(self._root).as_posix() for p in self._paths]
     if self._parts is None:
       return names
     return [names[file] for file, _ in self._parts]
@@ -142,27 +139,3 @@ class Memory(Records):
 
   def where(self, index: int) -> str:
     return f"document {index} of {self._name}"
-
-
-def list_files(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-  """The files that paths name; directories give theirs, sorted by name.
-
-  Files and folders whose names start with a dot are passed over.
-
-  Raises:
-    UserError: where a path does not exist, or no file is found.
-  """
-  found: list[pathlib.Path] = []
-  for path in paths:
-    if path.is_dir():
-      below = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
-      found += sorted(
-        path / p for p in below if not any(x.startswith(".") for x in p.parts)
-      )
-    elif path.exists():
-      found.append(path)
-    else:
-      raise types.UserError(f"{path}: no such file or directory")
-  if not found:
-    raise types.UserError(f"{paths[0]}: no file in this directory")
-  return found

@@ -7,6 +7,7 @@ import functools
 import itertools
 import json
 import mmap
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,14 +26,14 @@ class JsonLines(records.Records):
   """
 
   def __init__(self, paths: Sequence[pathlib.Path]):
-    self._paths = records.list_files(paths)
+    self._paths = list(paths)
     self._data = [_bytes_of(path) for path in self._paths]
     self._lines = [_lines(data) for data in self._data]
     self._ends = list(itertools.accumulate(len(x) for x in self._lines))
 
   @functools.cached_property
   def identity(self) -> str:
-    return files.identity(self._paths, None)
+    return files.identity(self._paths)
 
   def __len__(self) -> int:
     return self._ends[-1]
@@ -67,7 +68,7 @@ class Parquet(records.Records):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    self._paths = records.list_files(paths)
+    self._paths = list(paths)
     self._files, groups = [], []
     for number, path in enumerate(self._paths):
       try:
@@ -86,7 +87,7 @@ class Parquet(records.Records):
 
   @functools.cached_property
   def identity(self) -> str:
-    return files.identity(self._paths, None)
+    return files.identity(self._paths)
 
   def __len__(self) -> int:
     return self._ends[-1] if self._ends else 0
@@ -119,7 +120,7 @@ class Delimited(records.Records):
   """CSV, TSV and Orange's .tab (two more header rows), packed or not."""
 
   def __init__(self, paths: Sequence[pathlib.Path]):
-    self._paths = records.list_files(paths)
+    self._paths = list(paths)
     tables = [read_delimited(path) for path in self._paths]
     self._tables = [
       {name: table[name].to_pylist() for name in table.column_names}
@@ -129,7 +130,7 @@ class Delimited(records.Records):
 
   @functools.cached_property
   def identity(self) -> str:
-    return files.identity(self._paths, None)
+    return files.identity(self._paths)
 
   def __len__(self) -> int:
     return self._ends[-1]
@@ -146,21 +147,22 @@ class Delimited(records.Records):
 class TensorFlowDataset(records.Records):
   """A TFDS dataset in ArrayRecord files, read without TensorFlow.
 
+  It is looked for where TFDS keeps its datasets, or in `TFDS_DATA_DIR`.
+
   Args:
     name: `name[/config][:version]`, as TFDS spells it.
-    directory: the folder of one prepared version, where that is known.
     split: the name of a split.
   """
 
-  def __init__(self, name: str, directory: pathlib.Path | None, split: str):
+  def __init__(self, name: str, split: str):
     import tensorflow_datasets as tfds
 
-    label = str(directory or name)
+    label = name
     try:
-      builder = (
-        tfds.builder_from_directory(directory)
-        if directory is not None
-        else tfds.builder(name, file_format="array_record")
+      builder = tfds.builder(
+        name,
+        data_dir=os.environ.get("TFDS_DATA_DIR"),
+        file_format="array_record",
       )
     except (tfds.core.registered.DatasetNotFoundError, FileNotFoundError) as e:
       raise types.UserError(
@@ -192,7 +194,7 @@ class TensorFlowDataset(records.Records):
       split,
       info.num_examples,
       info.num_bytes,
-      files.identity(local, None),
+      files.identity(local),
     )
 
   @property

@@ -135,6 +135,10 @@ def load_text(
     UserError: for a config, file or document that cannot be used.
   """
   _check(data)
+  if tokenizer is None and any(s.format != "tokens" for s in data.sources):
+    raise types.UserError(
+      "data.sources: text and chats need a tokenizer; name a model that has one"
+    )
   corpora = [corpus.open_corpus(source) for source in data.sources]
   drawing = loader.Drawing(
     batch_size=data.batch_size,

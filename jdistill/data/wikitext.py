@@ -22,7 +22,7 @@ _NOT_PROSE = re.compile(
 )
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _BRACES = re.compile(r"\{\{|\}\}|^[ \t:]*\{\||^[ \t]*\|\}", re.MULTILINE)
-_LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
+_LINK = re.compile(r"\[\[((?:(?!\[\[|\]\]).)*)\]\]", re.DOTALL)
 _OTHER_PAGES = re.compile(
   r":?\s*(file|image|category|media|[a-z]{2,3}(-[a-z]+)?)\s*:", re.IGNORECASE
 )
@@ -34,21 +34,22 @@ _APPENDICES = re.compile(
   r"sources|works cited",
   re.IGNORECASE,
 )
-_EMPTIED = re.compile(r"\(\s*[,;:\s]*\)")
+_EMPTIED = re.compile(r"[ \t]*\([\s,;:]*\)")
+_HALF_EMPTIED = re.compile(r"\(\s*[,;:][\s,;:]*")
 
 
 class MediaWiki(records.Records):
   """The articles of a dump, redirects and other name spaces left out."""
 
   def __init__(self, paths: Sequence[pathlib.Path]):
-    self._paths = records.list_files(paths)
+    self._paths = list(paths)
     self._articles = [
       (title, prose) for path in self._paths for title, prose in _articles(path)
     ]
 
   @functools.cached_property
   def identity(self) -> str:
-    return files.identity(self._paths, None)
+    return files.identity(self._paths)
 
   def __len__(self) -> int:
     return len(self._articles)
@@ -82,7 +83,7 @@ def plain(markup: str) -> str:
   text = _TAG.sub("", text.replace("'''", "").replace("''", ""))
   text = html.unescape(text).replace("\xa0", " ")
   text = re.sub(r"^[*#:;]+\s*", "", text, flags=re.MULTILINE)
-  text = _EMPTIED.sub("", text)
+  text = _HALF_EMPTIED.sub("(", _EMPTIED.sub("", text))
   text = re.sub(r"[ \t]+([,.;)]|$)", r"\1", text, flags=re.MULTILINE)
   text = re.sub(r"[ \t]{2,}", " ", text)
   return re.sub(r"\n\s*\n\s*", "\n\n", text).strip()
