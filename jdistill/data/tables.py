@@ -10,7 +10,7 @@ import mmap
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -185,7 +185,8 @@ class TensorFlowDataset(records.Records):
         "TensorFlow; prepare it with file_format='array_record'"
       )
     self._label = f"tfds:{label}, split {split}"
-    self._rows: Sequence[Any] = builder.as_data_source(split=split)  # pyrefly: ignore[bad-assignment]
+    rows = builder.as_data_source(split=split)
+    self._rows = cast(Sequence[Any], rows)
     info = splits[split]
     paths = [pathlib.Path(p) for p in info.filepaths]
     local = [p for p in paths if p.exists()]

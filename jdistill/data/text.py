@@ -21,6 +21,9 @@ from jdistill.data import (
   store,
 )
 
+_PIECES = 1 << 14
+"""Pieces whose targets are counted at once."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TextData:
@@ -66,7 +69,8 @@ class TokenRows:
     self._seq_len = seq_len
     self._not_a_target = not_a_target
     pieces = layout.cut(tokens.offsets, seq_len)
-    pieces = pieces.take(self._learnt(pieces) > 0)
+    learnt = self._learnt(pieces)
+    pieces = pieces.take(learnt > 0)
     self._pieces = pieces
     self._bins = (
       layout.best_fit(pieces.length, seq_len)
@@ -74,7 +78,7 @@ class TokenRows:
       else layout.one_each(pieces.length)
     )
     self.first_id = 0
-    self.num_tokens = int(self._learnt(pieces).sum())
+    self.num_tokens = int(learnt.sum())
     self.num_places = int(pieces.length.sum())
 
   def __len__(self) -> int:
@@ -95,15 +99,23 @@ class TokenRows:
 
   def _learnt(self, pieces: layout.Pieces) -> np.ndarray:
     """[N] how many targets of each piece count in the loss."""
-    counted = self._store.learn
-    if self._not_a_target is not None:
-      plain = self._store.tokens != self._not_a_target
-      counted = plain if counted is None else plain & (counted > 0)
-    if counted is None:
+    learn, never = self._store.learn, self._not_a_target
+    if learn is None and never is None:
       return pieces.length
-    before = np.concatenate([[0], np.cumsum(counted, dtype=np.int64)])
-    first = pieces.start + 1
-    return before[first + pieces.length] - before[first]
+    counts = [np.zeros(0, np.int64)]
+    # In blocks: sums over a corpus of billions would take many times its size.
+    for at in range(0, len(pieces), _PIECES):
+      starts = pieces.start[at : at + _PIECES] + 1
+      ends = starts + pieces.length[at : at + _PIECES]
+      block = slice(int(starts[0]), int(ends[-1]))
+      counted = np.ones(block.stop - block.start, bool)
+      if learn is not None:
+        counted &= learn[block] > 0
+      if never is not None:
+        counted &= self._store.tokens[block] != never
+      before = np.concatenate([[0], np.cumsum(counted, dtype=np.int64)])
+      counts.append(before[ends - block.start] - before[starts - block.start])
+    return np.concatenate(counts)
 
 
 def load_text(

@@ -115,6 +115,19 @@ def test_only_assistants_are_learnt(tmp_path, tokenizer):
   assert (row["segment_ids"] > 0).sum() == 4 + 4 + 1 + 3 + 4 + 3 - 1
 
 
+def test_counts_do_not_depend_on_the_blocks_they_are_made_in(
+  tmp_path, tokenizer, monkeypatch
+):
+  ref = lines(tmp_path, *[{"text": "ab<bos>" * n + "c"} for n in range(1, 9)])
+  config = one(ref, seq_len=4, eos=False)
+  counts = []
+  for pieces in (1, 3, 1000):
+    monkeypatch.setattr("jdistill.data.text._PIECES", pieces)
+    counts.append(data.load(config, tokenizer, seed=0).num_tokens)
+  found = sum(r["mask"].sum() for r in rows(config, tokenizer))
+  assert counts == [found] * 3
+
+
 def test_parts_of_a_chat_without_an_answer_are_left_out(tmp_path, tokenizer):
   messages = [
     {"role": "user", "content": "a" * 40},
