@@ -1,0 +1,8 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Small exact worlds with adjustable noise, for experiments in minutes."""
+
+from jdistill.beds.arithmetic import Arithmetic as Arithmetic
+from jdistill.beds.documents import Document as Document
+from jdistill.beds.documents import make_loader as make_loader
+from jdistill.beds.markov import MarkovChain as MarkovChain
