@@ -2,87 +2,129 @@
 # SPDX-License-Identifier: Apache-2.0
 """Divergences between a student's and a teacher's next-token distributions.
 
-`p` is the teacher, `q` the student. All are unreduced and never negative; ids
-that are -inf on either side are removed from both before the softmax.
+`p` is the teacher, `q` the student, both softmax(logits / tau). True of all:
+
+- Values are unreduced, [*B], and never negative. No tau**2 factor is applied.
+- Ids whose logit is -inf on either side are removed from both before the
+  softmax and get no gradient. A row with nothing left is 0.
+- The arithmetic is at least float32, whatever the logits.
+- tau and the other scalars are traced: a schedule does not recompile. They get
+  gradients too.
+- Gradients flow to both logits; stopping the teacher's is the caller's job, and
+  costs nothing to leave undone. They are hand-written: reverse mode only.
 """
 
 import jax
 import jax.numpy as jnp
 
-from jdistill.losses.pairs import Separable, separable
+from jdistill.losses.pairs import Separable, kl
 from jdistill.types import Logits, Nats, Scalar
-
-
-def _forward_term(log_q, log_p):
-  return jnp.exp(log_p) * (log_p - log_q)
-
-
-def _forward_slopes(log_q, log_p):
-  p = jnp.exp(log_p)
-  return -p, p * (log_p - log_q)
-
-
-def _reverse_term(log_q, log_p):
-  return _forward_term(log_p, log_q)
-
-
-def _reverse_slopes(log_q, log_p):
-  return _forward_slopes(log_p, log_q)[::-1]
-
-
-_FORWARD = Separable(_forward_term, _forward_slopes)
-_REVERSE = Separable(_reverse_term, _reverse_slopes)
 
 
 @jax.jit
 def forward_kl(student: Logits, teacher: Logits, *, tau: Scalar = 1.0) -> Nats:
-  """KL(teacher || student) over the vocabulary, in nats per position."""
-  return separable(_FORWARD, student, teacher, tau)
+  """KL(teacher || student) over the vocabulary, in nats per position.
+
+  Args:
+    student: [*B, V] logits; gradients flow.
+    teacher: [*B, V] logits; stopping gradients is the caller's job.
+    tau: temperature dividing both logits; no tau**2 factor is applied here.
+  Returns: [*B], unreduced.
+  References: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531, Sec. 2.
+  Example:
+    >>> student = jnp.log(jnp.array([[0.5, 0.5], [0.2, 0.8]]))
+    >>> teacher = jnp.log(jnp.array([[0.5, 0.5], [0.8, 0.2]]))
+    >>> print(forward_kl(student, teacher).round(4))
+    [0.     0.8318]
+  """
+  return kl(teacher, student, tau)
 
 
 @jax.jit
 def reverse_kl(student: Logits, teacher: Logits, *, tau: Scalar = 1.0) -> Nats:
-  """KL(student || teacher) over the vocabulary, in nats per position."""
-  return separable(_REVERSE, student, teacher, tau)
+  """KL(student || teacher) over the vocabulary, in nats per position.
+
+  Args:
+    student: [*B, V] logits; gradients flow through both places of q.
+    teacher: [*B, V] logits; stopping gradients is the caller's job.
+    tau: temperature dividing both logits; no tau**2 factor is applied here.
+  Returns: [*B], unreduced.
+  References: Gu, Dong, Wei & Huang, 2023, arXiv:2306.08543, Eq. 1.
+  Example:
+    >>> student = jnp.log(jnp.array([0.9, 0.1]))
+    >>> teacher = jnp.log(jnp.array([0.5, 0.5]))
+    >>> print(f"{reverse_kl(student, teacher):.4f}")
+    0.3681
+  """
+  return kl(student, teacher, tau)
+
+
+@jax.jit
+def jeffreys(
+  student: Logits,
+  teacher: Logits,
+  *,
+  lam: Scalar = 0.5,
+  tau: Scalar = 1.0,
+) -> Nats:
+  """(1 - lam) KL(teacher || student) + lam KL(student || teacher), in nats.
+
+  Args:
+    student: [*B, V] logits; gradients flow.
+    teacher: [*B, V] logits; stopping gradients is the caller's job.
+    lam: weight of the reverse KL, in [0, 1]; Jeffreys' own sum of the two is
+      twice the value at 0.5.
+    tau: temperature dividing both logits; no tau**2 factor is applied here.
+  Returns: [*B], unreduced, nats per position.
+  References: Jeffreys, 1946, doi:10.1098/rspa.1946.0056.
+  Example:
+    >>> student = jnp.log(jnp.array([0.9, 0.1]))
+    >>> teacher = jnp.log(jnp.array([0.5, 0.5]))
+    >>> print(f"{jeffreys(student, teacher):.4f}")
+    0.4394
+  """
+  forward, reverse = kl(teacher, student, tau), kl(student, teacher, tau)
+  return (1 - lam) * forward + lam * reverse
 
 
 def _log1p_ratio(w):
-  """log(1 + w) / w, with its limit and derivative at 0."""
+  """log(1 + w) / w, right at 0 together with its derivative."""
   near = jnp.abs(w) < 1e-3
   safe = jnp.where(near, 1, w)
   series = 1 - w * (1 / 2 - w * (1 / 3 - w * (1 / 4 - w / 5)))
   return jnp.where(near, series, jnp.log1p(safe) / safe)
 
 
-def _jsd_parts(log_q, log_p, beta):
-  """Slopes by log_q and log_p of JSD / (beta (1 - beta)); they sum to it.
+def _jsd_slopes(q, p, log_q, log_p, beta):
+  """Slopes of JSD / (beta (1 - beta)); their sum is its term.
 
-  Of the two logs to the mixture, `near` is that of the side with the larger
-  weight, so it may be tiny and is divided by the smaller weight `t`; `far` is
-  the other. With `u = log far/near`, mixture/near = 1 + w, w = t (e^u - 1).
+  They are `q log(q/m) / beta` and `p log(p/m) / (1 - beta)`, less `q` and `p`
+  times a constant where that keeps them finite. The side with the larger share
+  of the mixture m is `near` to it, and its logarithm is divided by the other's
+  share `t`. With `u = log far/near`, m/near is 1 + w with w = t (e^u - 1).
   """
   swap = beta > 0.5
   t = jnp.where(swap, 1 - beta, beta)
-  log_near = jnp.where(swap, log_p, log_q)
-  log_far = jnp.where(swap, log_q, log_p)
-  u = log_far - log_near
-  cap = 0.9 * jnp.log(jnp.finfo(u.dtype).max)
-  capped = jnp.minimum(u, cap)
+  near, far = jnp.where(swap, p, q), jnp.where(swap, q, p)
+  u = jnp.where(swap, log_q - log_p, log_p - log_q)
+  # Past the cap (e^80 in float32) u - log(1 + w) is -log(t), unless t is 0.
+  capped = jnp.minimum(u, 0.9 * jnp.log(jnp.finfo(u.dtype).max))
   w = t * jnp.expm1(capped)
-  near, far = jnp.exp(log_near), jnp.exp(log_far)
-  # Beyond the cap u - log(1 + w) is -log(t) already, unless t is 0.
-  log_ratio = jnp.where(w > 1, capped, u) - jnp.log1p(w)
-  near = (near - far) * _log1p_ratio(w)
-  far = far * log_ratio / (1 - t)
-  return jnp.where(swap, far, near), jnp.where(swap, near, far)
+  # log(near/m) = -log(1 + w), and near * w / t = far - near.
+  near_slope = (near - far) * _log1p_ratio(w)
+  far_slope = far * (jnp.where(w > 1, capped, u) - jnp.log1p(w)) / (1 - t)
+  return (
+    jnp.where(swap, far_slope, near_slope),
+    jnp.where(swap, near_slope, far_slope),
+  )
 
 
-def _jsd_term(log_q, log_p, beta):
-  a, b = _jsd_parts(log_q, log_p, beta)
+def _jsd_term(q, p, log_q, log_p, beta):
+  a, b = _jsd_slopes(q, p, log_q, log_p, beta)
   return a + b
 
 
-_JSD = Separable(_jsd_term, _jsd_parts)
+_JSD = Separable(_jsd_term, _jsd_slopes)
 
 
 @jax.jit(static_argnames="rescale")
@@ -94,6 +136,156 @@ def jsd(
   tau: Scalar = 1.0,
   rescale: bool = False,
 ) -> Nats:
-  """Generalised Jensen-Shannon divergence, in nats per position."""
-  value = separable(_JSD, student, teacher, tau, beta)
+  """Generalised Jensen-Shannon divergence, in nats per position.
+
+  `beta KL(p || m) + (1 - beta) KL(q || m)` with `m = beta p + (1 - beta) q`:
+  beta is the share of the *teacher*. It vanishes at both ends, in proportion to
+  forward KL as beta -> 0 and to reverse KL as beta -> 1.
+
+  Args:
+    student: [*B, V] logits; gradients flow, also through m.
+    teacher: [*B, V] logits; stopping gradients is the caller's job.
+    beta: share of the teacher in the mixture, in [0, 1].
+    tau: temperature dividing both logits; no tau**2 factor is applied here.
+    rescale: divides by beta (1 - beta), so that the ends *are* forward KL
+      (beta = 0) and reverse KL (beta = 1), reached without a jump; then 0.5
+      gives four times the plain value.
+  Returns: [*B], unreduced; at most log 2 unless rescaled.
+  References: Agarwal et al., 2023, arXiv:2306.13649, Eq. 1.
+  Example:
+    >>> student = jnp.log(jnp.array([0.9, 0.1]))
+    >>> teacher = jnp.log(jnp.array([0.5, 0.5]))
+    >>> print(f"{jsd(student, teacher, beta=0.5):.4f}")
+    0.1017
+    >>> print(f"{jsd(student, teacher, beta=0.0, rescale=True):.4f}")
+    0.5108
+  """
+  value = _JSD(student, teacher, tau, beta)
   return value if rescale else beta * (1 - beta) * value
+
+
+def _tv_term(q, p, log_q, log_p):
+  del log_q, log_p
+  return jnp.abs(p - q) / 2
+
+
+def _tv_slopes(q, p, log_q, log_p):
+  del log_q, log_p
+  sign = jnp.where(q > p, 0.5, jnp.where(q < p, -0.5, 0.0)).astype(q.dtype)
+  return sign * q, -sign * p
+
+
+_TV = Separable(_tv_term, _tv_slopes)
+
+
+@jax.jit
+def total_variation(
+  student: Logits, teacher: Logits, *, tau: Scalar = 1.0
+) -> Nats:
+  """Total variation distance, half the sum of |p - q|, in [0, 1].
+
+  One less this is the rate at which speculative decoding accepts the student's
+  tokens. Where p and q of an id are equal, its subgradient is taken as 0.
+
+  Args:
+    student: [*B, V] logits; gradients flow.
+    teacher: [*B, V] logits; stopping gradients is the caller's job.
+    tau: temperature dividing both logits.
+  Returns: [*B], unreduced, without unit.
+  References: Wen et al., 2023, arXiv:2307.15190, Eq. 7; Leviathan et al., 2022,
+    arXiv:2211.17192, Corollary 3.6.
+  Example:
+    >>> student = jnp.log(jnp.array([0.9, 0.1]))
+    >>> teacher = jnp.log(jnp.array([0.5, 0.5]))
+    >>> print(f"{total_variation(student, teacher):.4f}")
+    0.4000
+  """
+  return _TV(student, teacher, tau)
+
+
+def _to_mixture(log_q, log_p, skew):
+  """log p/m and (1 - skew) q/m, for m = skew p + (1 - skew) q."""
+  from_q = jnp.log1p(-skew) + (log_q - log_p)
+  from_p = jnp.log(skew)
+  gap = from_q - from_p  # log of q's part of m over p's
+  small = jnp.exp(-jnp.abs(gap))
+  log_ratio = -(jnp.maximum(from_q, from_p) + jnp.log1p(small))
+  return log_ratio, jnp.where(gap > 0, 1, small) / (1 + small)
+
+
+def _skew_term(q, p, log_q, log_p, skew):
+  del q
+  return p * _to_mixture(log_q, log_p, skew)[0]
+
+
+def _skew_slopes(q, p, log_q, log_p, skew):
+  del q
+  log_ratio, share = _to_mixture(log_q, log_p, skew)
+  return -p * share, p * (log_ratio + share)
+
+
+def _skew_reverse_term(q, p, log_q, log_p, skew):
+  return _skew_term(p, q, log_p, log_q, skew)
+
+
+def _skew_reverse_slopes(q, p, log_q, log_p, skew):
+  b, a = _skew_slopes(p, q, log_p, log_q, skew)
+  return a, b
+
+
+_SKEW_FORWARD = Separable(_skew_term, _skew_slopes)
+_SKEW_REVERSE = Separable(_skew_reverse_term, _skew_reverse_slopes)
+
+
+@jax.jit
+def skew_forward_kl(
+  student: Logits,
+  teacher: Logits,
+  *,
+  skew: Scalar = 0.1,
+  tau: Scalar = 1.0,
+) -> Nats:
+  """KL(p || skew p + (1 - skew) q), p the teacher, in nats per position.
+
+  Args:
+    student: [*B, V] logits; gradients flow.
+    teacher: [*B, V] logits; stopping gradients is the caller's job.
+    skew: share of the teacher in the mixture, in [0, 1); the paper's alpha. 0
+      gives forward KL.
+    tau: temperature dividing both logits; no tau**2 factor is applied here.
+  Returns: [*B], unreduced; at most -log(skew).
+  References: Ko et al., 2024, arXiv:2402.03898, Eq. 3.
+  Example:
+    >>> student = jnp.log(jnp.array([0.9, 0.1]))
+    >>> teacher = jnp.log(jnp.array([0.5, 0.5]))
+    >>> print(f"{skew_forward_kl(student, teacher):.4f}")
+    0.3653
+  """
+  return _SKEW_FORWARD(student, teacher, tau, skew)
+
+
+@jax.jit
+def skew_reverse_kl(
+  student: Logits,
+  teacher: Logits,
+  *,
+  skew: Scalar = 0.1,
+  tau: Scalar = 1.0,
+) -> Nats:
+  """KL(q || (1 - skew) p + skew q), q the student, in nats per position.
+
+  Args:
+    student: [*B, V] logits; gradients flow, also through q in the mixture.
+    teacher: [*B, V] logits; stopping gradients is the caller's job.
+    skew: share of the student in the mixture, in [0, 1); the paper's alpha. 0
+      gives reverse KL.
+    tau: temperature dividing both logits; no tau**2 factor is applied here.
+  Returns: [*B], unreduced; at most -log(skew).
+  References: Ko et al., 2024, arXiv:2402.03898, Sec. 3.1.
+  Example:
+    >>> student = jnp.log(jnp.array([0.9, 0.1]))
+    >>> teacher = jnp.log(jnp.array([0.5, 0.5]))
+    >>> print(f"{skew_reverse_kl(student, teacher):.4f}")
+    0.3071
+  """
+  return _SKEW_REVERSE(student, teacher, tau, skew)
