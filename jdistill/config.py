@@ -105,7 +105,9 @@ class Config:
   tokenizer: str | None = None
   dtype: Dtype = "float32"
   remat: Literal["none", "full", "dots"] = "none"
-  mesh: sharding.MeshShape = sharding.MeshShape()
+  mesh: sharding.MeshShape = dataclasses.field(
+    default_factory=sharding.MeshShape
+  )
   rules: dict[str, str] = dataclasses.field(default_factory=dict)
   microbatches: int = 1
   freeze: tuple[optim.Freeze, ...] = ()

@@ -44,9 +44,7 @@ class Found:
           self.location.path, self.architecture, shardings=places
         )
       case _:
-        _, params = weights.load(
-          self.location, dtype=dtype, shardings=places
-        )
+        _, params = weights.load(self.location, dtype=dtype, shardings=places)
         return params
 
 
@@ -147,6 +145,4 @@ def run_params(
     shardings,
   )
   step = run_step(location)
-  return checkpoint.restore_params(
-    location.path / "checkpoints", step, like
-  )
+  return checkpoint.restore_params(location.path / "checkpoints", step, like)

@@ -8,6 +8,7 @@ so that a run compiles once whatever they do.
 
 import abc
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,11 +53,12 @@ class Cosine(Schedule):
 class WarmupDecay(Schedule):
   """Linear warm-up to `peak`, then decay to `peak * final` by the last step.
 
-  `steps` counts the whole run, warm-up included.
+  `steps` counts the whole run, warm-up included; None stands for the steps of
+  the run it is used in.
   """
 
   peak: float
-  steps: int
+  steps: int | None = None
   warmup: int = 0
   final: float = 0.0
   shape: str = "cosine"
@@ -68,6 +70,8 @@ class WarmupDecay(Schedule):
       )
 
   def __call__(self, step: jax.Array) -> jax.Array:
+    if self.steps is None:
+      raise ValueError("WarmupDecay.steps is unset: use schedules.resolve")
     rise = jnp.minimum((step + 1) / max(self.warmup, 1), 1.0)
     span = max(self.steps - self.warmup, 1)
     part = jnp.clip((step - self.warmup) / span, 0.0, 1.0)
@@ -84,3 +88,22 @@ def at(value: "float | Schedule", step: jax.Array) -> jax.Array:
   if isinstance(value, Schedule):
     return value(step)
   return jnp.asarray(value, jnp.float32)
+
+
+def resolve(tree: Any, steps: int) -> Any:
+  """The same tree of frozen dataclasses, open `WarmupDecay`s given `steps`."""
+  if isinstance(tree, WarmupDecay):
+    return dataclasses.replace(tree, steps=tree.steps or steps)
+  if isinstance(tree, dict):
+    new = {k: resolve(v, steps) for k, v in tree.items()}
+    return new if any(new[k] is not tree[k] for k in tree) else tree
+  if isinstance(tree, tuple) and not hasattr(tree, "_fields"):
+    items = tuple(resolve(v, steps) for v in tree)
+    same = all(a is b for a, b in zip(items, tree, strict=True))
+    return tree if same else items
+  if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+    fields = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
+    new = {k: resolve(v, steps) for k, v in fields.items()}
+    moved = {k: v for k, v in new.items() if v is not fields[k]}
+    return dataclasses.replace(tree, **moved) if moved else tree
+  return tree

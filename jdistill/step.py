@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jdistill import schedules, types
+from jdistill import losses, schedules, types
 from jdistill.methods import base
 from jdistill.models.base import Architecture
 
@@ -168,6 +169,68 @@ def make_train_step(
     return types.TrainState(state.step + 1, params, opt_state, extra), metrics
 
   return train_step
+
+
+def make_eval_step(
+  student: Architecture,
+  teacher: Architecture | None,
+  *,
+  token_bytes: np.ndarray | None = None,
+):
+  """What held-out text or examples say of a student, beside its teacher.
+
+  Args:
+    student: the model that is judged.
+    teacher: the model it is compared with, of the same vocabulary, or None.
+    token_bytes: [V] bytes that each token stands for, to count bits per byte.
+  Returns: `eval_step(student_params, teacher_params, batch) -> values`, sums
+    and weights of per-token values at temperature 1: `ce` and `teacher_ce`
+    (nats), `kl` (teacher || student, nats), `agreement` and `accuracy`
+    (top-1), `bits` (per byte), each [] but `by_position/kl` [T] and
+    `tokens/kl` [B, T].
+  """
+
+  def values(logits, data, params):
+    del params
+    q = logits["student"]
+    best = q.argmax(-1)
+    out = {
+      "ce": losses.cross_entropy(logits["student"], data["targets"]),
+      "accuracy": (best == data["targets"]).astype(q.dtype),
+    }
+    if "teacher" in logits:
+      p = logits["teacher"]
+      out["kl"] = losses.forward_kl(logits["student"], p)
+      out["agreement"] = (best == p.argmax(-1)).astype(q.dtype)
+      out["teacher_ce"] = losses.cross_entropy(p, data["targets"])
+    return out
+
+  def eval_step(params, teacher_params, batch):
+    view = batch["student"]
+    outputs = {"student": student.bind(params)(view)}
+    if teacher is not None:
+      outputs["teacher"] = teacher.bind(teacher_params)(view)
+    vocab = min(o.head.vocab_size for o in outputs.values())
+    streams = {
+      k: types.Dense(o.hidden, o.head.cut(vocab)) for k, o in outputs.items()
+    }
+    found = losses.walk_tokens(
+      values, streams, {"targets": view.targets}, frozen=tuple(streams)
+    )
+    mask = view.mask
+    found = {k: jnp.where(mask != 0, v * mask, 0) for k, v in found.items()}
+    sums = {k: types.Mean(v.sum(), mask.sum()) for k, v in found.items()}
+    if token_bytes is not None:
+      table = jnp.asarray(token_bytes)
+      size = table.at[view.targets].get(mode="fill", fill_value=0)
+      bits = found["ce"].sum() / jnp.log(2.0)
+      sums["bits"] = types.Mean(bits, (size * mask).sum())
+    if "kl" in found and mask.ndim == 2:
+      kl = types.Mean(found["kl"].sum(0), mask.sum(0))
+      sums |= {"by_position/kl": kl, "tokens/kl": types.Mean(found["kl"], mask)}
+    return sums
+
+  return eval_step
 
 
 def split_rows(tree: types.PyTree, num: int) -> types.PyTree:

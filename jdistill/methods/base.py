@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jdistill import losses, types
 
 Speaker = Callable[..., types.Outputs]
-"""`speaker(view=None, want=()) -> Outputs`: a bound model, memoised per call."""
+"""`speaker(view, want=()) -> Outputs`: a bound model, memoised per view."""
 
 Teachers = Mapping[str, Speaker]
 

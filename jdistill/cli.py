@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command line; each command imports what it needs and no more."""
+
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("train", "evaluate", "generate", "export", "report", "models")
+
+USAGE = """\
+usage: jdistill COMMAND ...
+
+Distil a big Flax model into a small one.
+
+  train CONFIG [--workdir DIR] [--resume auto|never] [--any.field VALUE ...]
+      start a run, or go on with the one in DIR (default: runs/CONFIG's name)
+  evaluate REF ... [--teacher REF] [--data REF]
+      KL to a teacher, perplexity, agreement, bits per byte of models
+  generate REF --prompt TEXT [--max-new-tokens N] [--temperature T]
+      continue a text
+  export RUN --to DIR [--format hf|gguf]
+      write a student for transformers or llama.cpp
+  report RUN ...
+      write report.html into a run
+  models REF ...
+      what a model reference resolves to
+
+jdistill COMMAND --help tells more. Faults that you can mend end with one
+message and exit code 2.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; returns or raises SystemExit with its exit code."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  if not argv or argv[0] in ("-h", "--help", "help"):
+    print(USAGE, end="")
+    return 0 if argv else 2
+  if argv[0] == "--version":
+    from jdistill import __version__
+
+    print(__version__)
+    return 0
+  if argv[0] not in COMMANDS:
+    return _fail(_unknown(argv[0]))
+  from jdistill import commands
+  from jdistill.types import UserError
+
+  try:
+    return getattr(commands, argv[0])(argv[1:])
+  except UserError as error:
+    return _fail(str(error))
+  except BrokenPipeError:
+    return 0
+
+
+def _unknown(name: str) -> str:
+  import difflib
+
+  near = difflib.get_close_matches(name, COMMANDS, 1)
+  hint = f"; did you mean {near[0]}?" if near else ""
+  return f"unknown command {name!r}{hint} (one of {', '.join(COMMANDS)})"
+
+
+def _fail(message: str) -> int:
+  print(f"jdistill: {message}", file=sys.stderr)
+  return 2
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,501 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: start or resume a run, and leave nothing lost."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import sys
+import time
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jdistill import (
+  checkpoint,
+  config_json,
+  data,
+  metrics,
+  pretrained,
+  refs,
+  run,
+  sharding,
+  tokenizers,
+  types,
+)
+from jdistill.config import Config, changed
+
+MAY_CHANGE = (
+  "eval_every",
+  "evals",
+  "keep",
+  "log_every",
+  "mesh",
+  "microbatches",
+  "remat",
+  "rules",
+  "samples",
+  "save_every",
+  "steps",
+)
+"""Config fields that may differ when a run is resumed."""
+
+
+class Stopped(Exception):
+  """The run was told to stop, has saved, and should exit with `code`."""
+
+  def __init__(self, code: int, step: int):
+    super().__init__(f"stopped at step {step}")
+    self.code, self.step = code, step
+
+
+def train(
+  config: Config,
+  workdir: pathlib.Path,
+  *,
+  resume: Literal["auto", "never"] = "auto",
+  log: Any = None,
+) -> dict[str, Any]:
+  """Runs a config to its end, going on where an earlier start stopped.
+
+  Args:
+    config: the run.
+    workdir: its directory, created when missing.
+    resume: "never" refuses a directory that already has a run.
+    log: called with lines for people; default: standard error.
+  Returns: what `result.json` holds: a row of metrics for the teacher, the
+    student at the start and at the end, per evaluation.
+  Raises: UserError before anything is compiled or written; Stopped after a
+    signal, the state saved.
+  """
+  log = log or (lambda line: print(line, file=sys.stderr, flush=True))
+  check_workdir(config, workdir, resume)
+  models = run.find_models(config)
+  tokenizer = find_tokenizer(config, models)
+  cache = refs.cache_directory() / "tokens"
+  loader = data.load(
+    config.data, tokenizer, seed=config.seed, cache_dir=cache, **_share()
+  )
+  evals = {
+    name: _Held(spec, tokenizer, cache) for name, spec in config.evals.items()
+  }
+  position = loader.state()
+  shapes = run.batch_shapes(config.data, run.to_batch(next(loader)))
+  loader.restore(position)
+  table = None if tokenizer is None else tokenizers.token_bytes(tokenizer)
+  built = run.build(config, models, shapes, token_bytes=table)
+  _write_start(config, built, tokenizer, workdir)
+  _describe(built, loader, workdir, log)
+
+  with (
+    jax.set_mesh(built.mesh),
+    checkpoint.Checkpoints(
+      workdir / "checkpoints",
+      keep=config.keep,
+      best=None if config.select == "last" else config.select,
+    ) as saved,
+    _signals() as stop,
+  ):
+    teacher_params = built.load_teachers()
+    state, loader_at = _start(built, teacher_params, saved, log)
+    if loader_at is not None:
+      loader.restore(loader_at)
+    loop = _Loop(
+      built, teacher_params, loader, evals, saved, workdir, tokenizer, stop, log
+    )
+    try:
+      return loop.run(state)
+    finally:
+      loop.close()
+
+
+@dataclasses.dataclass
+class _Loop:
+  """One process's way through the steps."""
+
+  built: run.Run
+  teacher_params: types.PyTree
+  loader: data.Loader
+  evals: dict[str, "_Held"]
+  saved: checkpoint.Checkpoints
+  workdir: pathlib.Path
+  tokenizer: Any
+  stop: list[int]
+  log: Any
+
+  def run(self, state: types.TrainState) -> dict[str, Any]:
+    config, step = self.built.config, int(state.step)
+    self.writer = metrics.Writer(self.workdir, from_step=step + (step > 0))
+    self.clock = _Clock()
+    pending: tuple[int, Any] | None = None
+    if step == 0 and self.evals:
+      self._evaluate(state, 0)
+    with _progress(step, config.steps) as bar:
+      while step < config.steps:
+        with self.clock.waiting():
+          batch = sharding.place_rows(
+            run.to_batch(next(self.loader)), self.built.mesh
+          )
+        state, found = self.built.train_step(state, self.teacher_params, batch)
+        step += 1
+        if pending is not None:
+          self._report(*pending, bar)
+        pending = (step, found)
+        last = step == config.steps
+        if self._told_to_stop(step):
+          self._report(*pending, bar)
+          self._save(state, step)
+          self.saved.wait()
+          raise Stopped(self.stop[0] if self.stop else 143, step)
+        row = None
+        if self.evals and (last or step % config.eval_every == 0):
+          self._report(*pending, bar)
+          pending = None
+          row = self._evaluate(state, step)
+        if last or step % config.save_every == 0 or (
+          row is not None and config.select != "last"
+        ):  # fmt: skip
+          self._save(state, step, row)
+      if pending is not None:
+        self._report(*pending, bar)
+    self.saved.wait()
+    return self._finish(state)
+
+  def _report(self, step: int, found: types.Metrics, bar: Any) -> None:
+    """Reads the metrics of a step that has been left behind."""
+    config = self.built.config
+    row = metrics.means(found)
+    if not np.isfinite(row["loss"]):
+      raise types.UserError(
+        f"step {step}: the loss is {row['loss']}; the last good checkpoint is "
+        f"step {max(self.saved.steps(), default=0)} in {self.workdir}; lower "
+        "the learning rate or look at the data"
+      )
+    view = self.built.config.data
+    tokens = view.batch_size * getattr(view, "seq_len", 1)
+    speed = self.clock.tick(tokens)
+    bar.update(1)
+    bar.set_postfix_str(
+      f"loss {row['loss']:.3f}, {speed['tokens_per_s']:,.0f} tokens/s"
+    )
+    if step % config.log_every == 0 or step in (1, config.steps):
+      row["lr"] = float(self.built.learning_rate(np.int32(step - 1)))
+      self.writer.write(step, row | speed | {"tokens": step * tokens})
+      if bar.disable:
+        self.log(
+          f"step {step}/{config.steps}  loss {row['loss']:.4f}  "
+          f"{speed['tokens_per_s']:,.0f} tokens/s  "
+          f"{self.clock.left(config.steps - step)} left"
+        )
+
+  def _evaluate(self, state: types.TrainState, step: int) -> dict[str, float]:
+    row: dict[str, Any] = {}
+    with self.clock.paused():
+      for name, held in self.evals.items():
+        sums = held.run(
+          self.built, state.params["student"], self.teacher_params
+        )
+        row |= {f"{name}/{k}": v for k, v in summary(sums).items()}
+        _write_details(self.workdir, step, name, sums, held, self.tokenizer)
+    self.writer.write(step, row)
+    shown = ("kl", "ppl", "agreement", "accuracy")
+    for name in self.evals:
+      values = [
+        f"{k} {row[f'{name}/{k}']:.4g}" for k in shown if f"{name}/{k}" in row
+      ]
+      self.log(f"step {step}  {name}: {'  '.join(values)}")
+    return {k: v for k, v in row.items() if isinstance(v, float)}
+
+  def _save(self, state, step: int, row: dict[str, float] | None = None):
+    with self.clock.paused():
+      self.saved.save(step, state, self.loader.state(), row)
+
+  def _told_to_stop(self, step: int) -> bool:
+    if jax.process_count() > 1:
+      return self.saved.reached_preemption(step)
+    return bool(self.stop)
+
+  def _finish(self, state: types.TrainState) -> dict[str, Any]:
+    rows = metrics.read(self.workdir)
+    result = result_of(rows, list(self.evals))
+    checkpoint.dump_json(self.workdir / "result.json", result)
+    return result
+
+  def close(self) -> None:
+    if hasattr(self, "writer"):
+      self.writer.close()
+    self.loader.close()
+    for held in self.evals.values():
+      held.loader.close()
+
+
+class _Held:
+  """Held-out data, read again from the start at every evaluation."""
+
+  def __init__(self, spec, tokenizer, cache):
+    spec = dataclasses.replace(spec, shuffle=False, epochs=1)
+    self.loader = data.load(
+      spec, tokenizer, seed=0, cache_dir=cache, **_share()
+    )
+    self.begin = self.loader.state()
+    self.first: types.Batch | None = None
+
+  def run(self, built: run.Run, params, teacher_params) -> types.Metrics:
+    """Sums over all of it; `tokens/...` of the first batch alone."""
+    self.loader.restore(self.begin)
+    found, tokens = [], {}
+    for arrays in self.loader:
+      batch = run.to_batch(arrays)
+      placed = sharding.place_rows(batch, built.mesh)
+      sums = dict(built.eval_step(params, teacher_params, placed))
+      own = {k: sums.pop(k) for k in list(sums) if k.startswith("tokens/")}
+      if not tokens:
+        tokens, self.first = own, batch
+      found.append(jax.device_get(sums))
+    return metrics.add(found) | jax.device_get(tokens)
+
+
+def summary(sums: types.Metrics) -> dict[str, float]:
+  """The numbers that people compare: kl, ppl, agreement, bits_per_byte, ..."""
+  scalars = {k: m for k, m in sums.items() if np.ndim(m.sum) == 0}
+  row = metrics.means(scalars)
+  row["tokens"] = float(sums["ce"].weight)
+  row["ppl"] = float(np.exp(row["ce"]))
+  if "teacher_ce" in row:
+    row["teacher_ppl"] = float(np.exp(row["teacher_ce"]))
+  if "bits" in row:
+    row["bits_per_byte"] = row.pop("bits")
+  return row
+
+
+def result_of(rows, evals: list[str]) -> dict[str, Any]:
+  """The table that a finished run prints, from its rows of metrics."""
+  found = [r for r in rows if any(f"{name}/ce" in r for name in evals)]
+  if not found:
+    return {"steps": rows[-1]["step"] if rows else 0, "evals": {}}
+  keys = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "tokens")
+  start, end = found[0], found[-1]
+  table = {}
+  for name in evals:
+    table[name] = {
+      which: {k: r[f"{name}/{k}"] for k in keys if f"{name}/{k}" in r}
+      for which, r in (("start", start), ("end", end))
+    }
+    if f"{name}/teacher_ppl" in end:
+      teacher = {"kl": 0.0, "ppl": end[f"{name}/teacher_ppl"], "agreement": 1.0}
+      table[name] = {"teacher": teacher} | table[name]
+  return {"steps": end["step"], "evals": table}
+
+
+def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
+  """Refuses a directory of another run, or what is no run at all."""
+  path = workdir / "config.json"
+  if not path.is_file():
+    if workdir.exists() and any(workdir.iterdir()):
+      raise types.UserError(
+        f"{workdir} holds other files and no run; choose an empty --workdir"
+      )
+    return
+  if resume == "never":
+    raise types.UserError(
+      f"{workdir} already holds a run and --resume is never; choose another "
+      "--workdir"
+    )
+  old, new = json.loads(path.read_text()), config_json.encode(config)
+  found = [
+    line
+    for line in changed(old, new)
+    if line.split(":")[0].split(".")[0] not in MAY_CHANGE
+  ]
+  if found:
+    raise types.UserError(
+      f"{workdir} holds a run of another config; it differs in "
+      f"{'; '.join(found[:5])}{' ...' if len(found) > 5 else ''}. Choose "
+      "another --workdir, or undo the change to go on with this run"
+    )
+
+
+def find_tokenizer(config: Config, models: run.Models) -> Any:
+  """The run's tokenizer, checked against every head; None without text."""
+  if not isinstance(config.data, data.TextData):
+    return None
+  if config.tokenizer is not None:
+    found = tokenizers.load(config.tokenizer)
+  else:
+    sources = [*models.teachers.values(), models.start]
+    source = next((s for s in sources if s is not None), None)
+    if source is None or source.location.kind == "orbax":
+      raise types.UserError(
+        "tokenizer: neither teacher nor student brings one; name a model "
+        "reference whose tokenizer the text is cut with"
+      )
+    found = tokenizers.load(source.location)
+  tokenizers.check_head(found, models.student.vocab_size)
+  if config.method.needs().same_vocabulary:
+    for name, teacher in models.teachers.items():
+      _check_vocabulary(name, teacher, found)
+  return found
+
+
+def _check_vocabulary(name: str, teacher: pretrained.Found, tokenizer) -> None:
+  tokenizers.check_head(tokenizer, teacher.architecture.vocab_size)
+  if teacher.location.kind == "orbax":
+    return
+  difference = tokenizers.vocabulary_difference(
+    tokenizer, tokenizers.load(teacher.location)
+  )
+  if difference:
+    raise types.UserError(
+      f"teachers.{name}: {teacher.ref} has another vocabulary than the "
+      f"student: {difference}; this method compares the same tokens"
+    )
+
+
+def _share() -> dict[str, int]:
+  return {
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+
+
+def _start(built, teacher_params, saved, log):
+  """The newest readable checkpoint, else the state before the first step."""
+  like = jax.tree.map(
+    lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+    built.state_shapes,
+    built.state_shardings,
+  )
+  for step in reversed(saved.steps()):
+    try:
+      found = saved.restore(step, like)
+    except types.UserError as error:
+      log(f"warning: {error}; trying the one before")
+      continue
+    log(f"resuming at step {step} of {built.config.steps}")
+    return found.state, found.position
+  return built.init_state(teacher_params), None
+
+
+def _write_start(config, built, tokenizer, workdir) -> None:
+  if jax.process_index() != 0:
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  checkpoint.dump_json(workdir / "config.json", config_json.encode(config))
+  student = config_json.encode(built.models.student)
+  checkpoint.dump_json(workdir / "student.json", student)
+  if tokenizer is not None and not (workdir / "tokenizer").exists():
+    tokenizers.save(tokenizer, workdir / "tokenizer")
+
+
+def _describe(built: run.Run, loader, workdir, log) -> None:
+  from jdistill.models.base import num_params
+
+  for name, found in built.models.teachers.items():
+    size = num_params(found.architecture.shapes()) / 1e6
+    log(f"{name}: {found.ref}, {size:.1f} M parameters, licence "
+        f"{found.location.licence or 'not stated'}")  # fmt: skip
+  size = num_params(built.models.student.shapes()) / 1e6
+  layers = built.models.layers
+  kept = f", keeps layers {', '.join(map(str, layers))}" if layers else ""
+  log(f"student: {size:.1f} M parameters{kept}")
+  sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
+  log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: {workdir}")
+
+
+def _write_details(workdir, step, name, sums, held, tokenizer) -> None:
+  """Arrays that the report draws: KL by position, and token by token."""
+  if "by_position/kl" not in sums:
+    return
+  directory = workdir / "samples"
+  directory.mkdir(exist_ok=True)
+  curve, tokens = sums["by_position/kl"], sums["tokens/kl"]
+  view = held.first["student"]
+  row = int(np.argmax(np.asarray(view.mask).sum(-1)))
+  texts = tokenizer.convert_ids_to_tokens(view.tokens[row].tolist())
+  text = [tokenizer.convert_tokens_to_string([t]) for t in texts]
+  checkpoint.dump_json(
+    directory / f"{name}-{step:08d}.json",
+    {
+      "step": step,
+      "by_position": _ratio(curve),
+      "text": text,
+      "kl": np.asarray(tokens.sum)[row].round(5).tolist(),
+      "mask": np.asarray(tokens.weight)[row].tolist(),
+    },
+  )
+
+
+def _ratio(mean: types.Mean) -> list[float | None]:
+  pairs = zip(np.asarray(mean.sum), np.asarray(mean.weight), strict=True)
+  return [float(s / w) if w else None for s, w in pairs]
+
+
+class _Clock:
+  """Speed of the steps themselves: evaluations and saves are left out."""
+
+  def __init__(self):
+    self.last = time.perf_counter()
+    self.seconds: list[float] = []
+    self.waited = self.away = 0.0
+
+  def tick(self, tokens: int) -> dict[str, float]:
+    now = time.perf_counter()
+    took = max(now - self.last - self.away, 1e-9)
+    row = {
+      "seconds": took,
+      "tokens_per_s": tokens / took,
+      "data_wait": min(self.waited / took, 1.0),
+    }
+    self.last, self.away, self.waited = now, 0.0, 0.0
+    self.seconds = [*self.seconds[-20:], took]
+    return row
+
+  def left(self, steps: int) -> str:
+    seconds = int(steps * float(np.median(self.seconds)))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+  @contextlib.contextmanager
+  def waiting(self):
+    begin = time.perf_counter()
+    yield
+    self.waited += time.perf_counter() - begin
+
+  @contextlib.contextmanager
+  def paused(self):
+    begin = time.perf_counter()
+    yield
+    self.away += time.perf_counter() - begin
+
+
+def _progress(step: int, steps: int):
+  from tqdm import tqdm
+
+  return tqdm(
+    total=steps, initial=step, disable=not sys.stderr.isatty(), unit="step"
+  )
+
+
+@contextlib.contextmanager
+def _signals():
+  """Collects the exit code that a signal asks for; a second one is obeyed."""
+  asked: list[int] = []
+  codes = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+  def ask(number, frame):
+    del frame
+    if asked:
+      raise KeyboardInterrupt
+    asked.append(codes[signal.Signals(number)])
+
+  try:
+    old = {number: signal.signal(number, ask) for number in codes}
+  except ValueError:  # not the main thread, as in some notebooks
+    old = {}
+  try:
+    yield asked
+  finally:
+    for number, handler in old.items():
+      signal.signal(number, handler)
