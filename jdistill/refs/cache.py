@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import Any
 
 from jdistill.types import UserError
 
@@ -77,8 +77,8 @@ def need_space(directory: pathlib.Path, num_bytes: int, what: str) -> None:
     )
 
 
-def copy_hashed(source: IO[bytes], target: IO[bytes], digest) -> None:
-  """Copies a stream and updates `digest`, a hashlib object, with it."""
+def copy_hashed(source: Any, target: Any, digest: Any) -> None:
+  """Copies a binary stream and updates `digest`, of hashlib, with it."""
   while block := source.read(_CHUNK):
     digest.update(block)
     target.write(block)

@@ -31,15 +31,12 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclasses.dataclass(frozen=True)
 class Repository:
-  """One revision of a repository, on the hub or as far as it is cached.
-
-  `commit` is None offline, where the cache's newest stands for `revision`.
-  """
+  """One revision of a repository; `offline`, as far as it is cached."""
 
   reference: grammar.Reference
   kind: Literal["model", "dataset"]
   names: tuple[str, ...]
-  commit: str | None
+  offline: bool
   licence: str | None
   cache_dir: str | None
 
@@ -51,11 +48,12 @@ class Repository:
       root = huggingface_hub.snapshot_download(
         self.reference.target,
         repo_type=self.kind,
-        revision=self.commit or self.reference.version,
+        # By its name, not its commit, so that the cache knows it offline.
+        revision=self.reference.version,
         allow_patterns=[_literally(name) for name in names],
         cache_dir=self.cache_dir,
         endpoint=_endpoint(),
-        local_files_only=self.commit is None,
+        local_files_only=self.offline,
       )
     return [pathlib.Path(root) / name for name in names]
 
@@ -153,7 +151,7 @@ def _open(
   names = tuple(sibling.rfilename for sibling in info.siblings or ())
   tags = [t for t in info.tags or () if t.startswith("license:")]
   stated = tags[0].partition(":")[2] if tags else None
-  return Repository(reference, kind, names, info.sha, stated, directory)
+  return Repository(reference, kind, names, False, stated, directory)
 
 
 def _cached(
@@ -177,7 +175,7 @@ def _cached(
     return None
   files = [p for p in pathlib.Path(root).rglob("*") if p.is_file()]
   names = tuple(sorted(p.relative_to(root).as_posix() for p in files))
-  return Repository(reference, kind, names, None, None, cache_dir)
+  return Repository(reference, kind, names, True, None, cache_dir)
 
 
 def _endpoint() -> str | None:
