@@ -69,7 +69,7 @@ class Adapter(base.Architecture):
     kind: whether the model reads `Tokens` or `Examples`.
     shape: the shape of one row of input, batch axis left out: for tokens any
       length will do, for examples it must be the real one, (28, 28, 1), say.
-    dtype: of the inputs of examples.
+    input_dtype: of the inputs of examples.
     inputs: what the model is called with, from a view.
     outputs: what the model's return value means, given the parameters.
     kwargs: further keyword arguments of every call.
@@ -78,7 +78,7 @@ class Adapter(base.Architecture):
 
   kind: Literal["tokens", "inputs"] = "tokens"
   shape: tuple[int, ...] = (8,)
-  dtype: str = "float32"
+  input_dtype: str = "float32"
   inputs: Callable[[types.View], Arguments] = first_argument
   outputs: Callable[[Any, types.PyTree], types.Outputs] = as_logits
   kwargs: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
@@ -105,7 +105,7 @@ class Adapter(base.Architecture):
     """A view of one row of zeros."""
     if self.kind == "inputs":
       return types.Examples(
-        jnp.zeros((1, *self.shape), self.dtype),
+        jnp.zeros((1, *self.shape), self.input_dtype),
         jnp.zeros((1,), jnp.int32),
         jnp.ones((1,)),
       )

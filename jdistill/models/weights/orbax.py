@@ -9,11 +9,13 @@ may lie at the top or under "params", "model", "state" and the like beside an
 optimizer's state, and NNX variables may carry a trailing "value".
 """
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from jdistill import types
@@ -37,9 +39,10 @@ PLACES = (
 
 
 def load_orbax(
-  directory: str,
+  directory: str | os.PathLike[str],
   architecture: base.Architecture,
   *,
+  dtype: str | None = None,
   shardings: types.PyTree | None = None,
   under: str | None = None,
 ) -> types.PyTree:
@@ -47,8 +50,9 @@ def load_orbax(
 
   Args:
     directory: local or in a bucket, see above.
-    architecture: whose `shapes()` say what is looked for; values are cast to
-      their dtypes.
+    architecture: whose `shapes()` say what is looked for.
+    dtype: what numbers with a fraction are cast to as they are read; None
+      takes the dtypes of `shapes()`, which the others get anyway.
     shardings: a `jax.sharding.Sharding` per parameter, in the same tree; one
       device by default.
     under: where in the saved tree the parameters lie, "ema_params" say; found
@@ -70,7 +74,7 @@ def load_orbax(
     ) from error
   found = _by_name(saved)
   flat, structure = jax.tree_util.tree_flatten_with_path(architecture.shapes())
-  wanted = {_path(keys): leaf for keys, leaf in flat}
+  wanted = {_path(keys): _cast(leaf, dtype) for keys, leaf in flat}
   names = _choose(path, found, wanted, under)
   _check_shapes(path, found, wanted, names)
   if shardings is None:
@@ -83,7 +87,7 @@ def load_orbax(
   return jax.tree.unflatten(structure, [restored[names[n]] for n in wanted])
 
 
-def find_tree(directory: str) -> epath.Path:
+def find_tree(directory: str | os.PathLike[str]) -> epath.Path:
   """The directory of the one saved tree that `directory` stands for.
 
   Raises: UserError if there is none, or several that are equally likely.
@@ -278,6 +282,12 @@ def _restore(
         f"orbax:{path}: the checkpoint cannot be read: {_first_line(error)}"
       ) from error
   return {name: leaf for name, leaf in _by_name(tree).items() if name in asked}
+
+
+def _cast(leaf: Any, dtype: str | None) -> jax.ShapeDtypeStruct:
+  floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+  wanted = dtype if dtype is not None and floating else leaf.dtype
+  return jax.ShapeDtypeStruct(leaf.shape, wanted)
 
 
 def _some(found: Mapping[str, Any]) -> str:

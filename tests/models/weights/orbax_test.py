@@ -177,6 +177,18 @@ def test_parameters_land_on_their_shardings_in_their_dtype(tmp_path):
   )
 
 
+def test_floats_are_cast_and_other_numbers_left_alone(tmp_path):
+  arch = adapters.FunctionArchitecture(matmul, draw_with_count)
+  params = distinct(arch.init(jax.random.key(0)))
+  save(tmp_path / "it", params)
+  restored = load_orbax(tmp_path / "it", arch, dtype="bfloat16")
+  assert restored["w"].dtype == jnp.bfloat16
+  assert restored["count"].dtype == jnp.int32
+  chex.assert_trees_all_equal(
+    restored, {**params, "w": params["w"].astype(jnp.bfloat16)}
+  )
+
+
 def test_two_sets_of_parameters_have_to_be_told_apart(tmp_path):
   tree = variables()
   doubled = jax.tree.map(lambda x: 2 * x, tree)
@@ -216,6 +228,10 @@ def test_no_checkpoint(tmp_path):
 
 def draw_one(key):
   return {"w": jax.random.normal(key, (4, 3))}
+
+
+def draw_with_count(key):
+  return {**draw_one(key), "count": jnp.zeros((3,), jnp.int32)}
 
 
 def matmul(params, inputs):
