@@ -41,7 +41,10 @@ class Found:
         return run_params(self.location, shapes, places)
       case "orbax":
         return orbax.load_orbax(
-          self.location.path, self.architecture, shardings=places
+          self.location.path,
+          self.architecture,
+          dtype=dtype,
+          shardings=places,
         )
       case _:
         _, params = weights.load(self.location, dtype=dtype, shardings=places)

@@ -9,7 +9,7 @@ one chunk, `S`/`R` student and teacher positions when their tokenizers differ.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ class UserError(Exception):
   """
 
 
+@dataclass_transform(frozen_default=True)
 def pytree(cls=None, *, static: tuple[str, ...] = ()):
   """Makes a class a frozen dataclass that is a pytree.
 
