@@ -120,11 +120,15 @@ class Attention(nnx.Module):
       rngs,
       gain=(2 * spec.num_layers) ** -0.5,
     )
-    self.q_norm = self.k_norm = None
-    if spec.qk_norm:
+
+    def norm() -> RMSNorm | None:
+      if not spec.qk_norm:
+        return None
       shape, axes = (num_layers, spec.head_dim), ("layers", "head_dim")
-      self.q_norm = RMSNorm(spec, shape, axes)
-      self.k_norm = RMSNorm(spec, shape, axes)
+      return RMSNorm(spec, shape, axes)
+
+    self.q_norm = norm()
+    self.k_norm = norm()
 
   def __call__(
     self,

@@ -70,12 +70,7 @@ class Linear(nnx.Module):
     fan_in = math.prod(shape[1 : 1 + num_in])
     draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
     self.kernel = nnx.Param(draw * (gain * fan_in**-0.5), axes=axes)
-    self.bias = None
-    if bias:
-      outputs = slice(1 + num_in, None)
-      self.bias = nnx.Param(
-        jnp.zeros(shape[:1] + shape[outputs]), axes=axes[:1] + axes[outputs]
-      )
+    self.bias = _bias(shape, axes, num_in) if bias else None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     weight = self.kernel[...].astype(x.dtype)
@@ -84,6 +79,15 @@ class Linear(nnx.Module):
       bias = self.bias[...].astype(x.dtype)
       y = y + jnp.expand_dims(bias, tuple(range(y.ndim - bias.ndim)))
     return y
+
+
+def _bias(
+  shape: tuple[int, ...], axes: tuple[str, ...], num_in: int
+) -> nnx.Param:
+  outputs = slice(1 + num_in, None)
+  return nnx.Param(
+    jnp.zeros(shape[:1] + shape[outputs]), axes=axes[:1] + axes[outputs]
+  )
 
 
 class Mlp(nnx.Module):

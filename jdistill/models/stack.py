@@ -92,7 +92,7 @@ def run(
 
   def apply(params, x, number, kept):
     rope = number["rope"]
-    here = None if kept is None else LayerCache(*kept, slots)
+    here = None if kept is None else LayerCache(kept[0], kept[1], slots)
     x, values, here = nnx.merge(graph, params)(
       x, cos[rope], sin[rope], sight.within(number["window"]), here
     )

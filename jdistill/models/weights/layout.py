@@ -6,10 +6,11 @@ Files keep matrices as [outputs, inputs] with heads flattened; parameters are
 [inputs, outputs] with heads apart, stacked over layers.
 """
 
+import abc
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -92,6 +93,11 @@ class Leaf:
     return self.shape[1:] if self.stacked else self.shape
 
   @property
+  def layer_size(self) -> int:
+    """The number of values of one layer of it."""
+    return math.prod(self.inner)
+
+  @property
   def file_shape(self) -> tuple[int, ...]:
     """The shape of each of its tensors in a file."""
     if self.num_in:
@@ -137,22 +143,24 @@ def walk(
     yield from walk(child, (*path, key))
 
 
-class Source(Protocol):
+class Source(abc.ABC):
   """A file, or several, to read tensors from."""
 
+  format: Format
   location: str
+  config: DecoderConfig
   shapes: dict[str, tuple[int, ...]]
 
+  @abc.abstractmethod
   def read(self, tensor: str, rows: slice) -> np.ndarray:
     """Some rows of a tensor in the file's layout, as some float dtype."""
-    ...
 
+  @abc.abstractmethod
   def mend(self, leaf: Leaf, values: np.ndarray) -> np.ndarray:
     """Undoes what the format does to a parameter's values.
 
     `values` is [outputs..., inputs...] for kernels, axes apart.
     """
-    ...
 
 
 def read_layer(

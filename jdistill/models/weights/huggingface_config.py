@@ -1,0 +1,265 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reading config.json of Hugging Face transformers.
+
+Both spellings are understood: `rope_theta` with `rope_scaling` (transformers 4)
+and `rope_parameters` (transformers 5).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from jdistill.models.decoder import DecoderConfig
+from jdistill.models.rope import Rope
+from jdistill.models.spec import Segment
+from jdistill.types import UserError
+
+CLASSES = {
+  "llama": "LlamaForCausalLM",
+  "mistral": "MistralForCausalLM",
+  "qwen2": "Qwen2ForCausalLM",
+  "qwen3": "Qwen3ForCausalLM",
+  "gemma2": "Gemma2ForCausalLM",
+  "gemma3_text": "Gemma3ForCausalLM",
+}
+"""Supported model types, and the classes of transformers that hold them."""
+
+GEMMAS = ("gemma2", "gemma3_text")
+
+# What transformers assumes where a config is silent.
+_COMMON = {
+  "rms_norm_eps": 1e-6,
+  "rope_theta": 10_000.0,
+  "tie_word_embeddings": False,
+}
+_GEMMA = {"head_dim": 256, "tie_word_embeddings": True, "sliding_window": 4096}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+  "llama": {"max_position_embeddings": 2048},
+  "mistral": {"max_position_embeddings": 131_072, "sliding_window": 4096},
+  "qwen2": {"max_position_embeddings": 32_768, "sliding_window": 4096},
+  "qwen3": {
+    "max_position_embeddings": 32_768,
+    "sliding_window": 4096,
+    "head_dim": 128,
+  },
+  "gemma2": {
+    **_GEMMA,
+    "max_position_embeddings": 8192,
+    "query_pre_attn_scalar": 256,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "sliding_window_pattern": 2,
+  },
+  # The multi-modal checkpoints leave out whatever equals these.
+  "gemma3_text": {
+    **_GEMMA,
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 131_072,
+    "query_pre_attn_scalar": 256,
+    "rope_theta": 1_000_000.0,
+    "rope_local_base_freq": 10_000.0,
+    "sliding_window_pattern": 6,
+  },
+}
+
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+
+
+class _Reader:
+  """A config.json with its family's defaults and one way to complain."""
+
+  def __init__(self, fields: Mapping[str, Any], where: str):
+    self.where = where
+    if fields.get("model_type") == "gemma3" and "text_config" in fields:
+      fields = {"model_type": "gemma3_text", **fields["text_config"]}
+    self.family = str(fields.get("model_type"))
+    if self.family not in CLASSES:
+      raise UserError(
+        f"{where}: model_type {self.family!r} is not supported; a decoder can"
+        f" be one of {', '.join(CLASSES)}"
+      )
+    self.fields = {**_COMMON, **_DEFAULTS[self.family], **fields}
+
+  def get(self, name: str, default: Any = None) -> Any:
+    value = self.fields.get(name)
+    return default if value is None else value
+
+  def number(self, name: str, kinds: tuple[type, ...] = (int,)) -> Any:
+    value = self.get(name)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+      expected = " or ".join(kind.__name__ for kind in kinds)
+      found = "is missing" if value is None else f"is {value!r}"
+      raise UserError(f"{self.where}: {name} {found}; expected {expected}")
+    return value
+
+  def refuse(self, name: str, allowed: tuple[Any, ...]) -> None:
+    """Refuses a switch that changes what a model computes."""
+    if self.get(name, allowed[0]) not in allowed:
+      raise UserError(
+        f"{self.where}: {name} is {self.fields[name]!r}, which is not"
+        f" supported; expected {' or '.join(map(repr, allowed))}"
+      )
+
+
+def parse(fields: Mapping[str, Any], where: str) -> DecoderConfig:
+  """The architecture that a config.json describes.
+
+  Args:
+    fields: the parsed file.
+    where: the file's name, for messages.
+  Raises:
+    UserError: naming the field that is missing, malformed or not supported.
+  """
+  reader = _Reader(fields, where)
+  for name in (
+    "attention_bias",
+    "mlp_bias",
+    "use_bidirectional_attention",
+    "partial_rotary_factor",
+  ):
+    reader.refuse(name, (1.0,) if name.startswith("partial") else (False,))
+  if reader.get("quantization_config"):
+    raise UserError(
+      f"{where}: the weights are quantised (quantization_config); expected"
+      " plain float32, float16 or bfloat16 tensors, or a GGUF file"
+    )
+  gemma = reader.family in GEMMAS
+  activation = reader.get("hidden_activation", reader.get("hidden_act")) or (
+    "gelu_pytorch_tanh" if gemma else "silu"
+  )
+  known: dict[str, Literal["silu", "gelu_tanh"]] = {
+    "silu": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+  }
+  if activation not in known:
+    raise UserError(
+      f"{where}: activation {activation!r} is not supported; expected"
+      f" {' or '.join(known)}"
+    )
+  width = reader.number("hidden_size")
+  num_heads = reader.number("num_attention_heads")
+  windows = _windows(reader)
+  ropes, local = _ropes(reader)
+  scalar = reader.get("query_pre_attn_scalar") if gemma else None
+  floats = (float, int)
+  return DecoderConfig(
+    vocab_size=reader.number("vocab_size"),
+    width=width,
+    mlp_width=reader.number("intermediate_size"),
+    num_heads=num_heads,
+    num_kv_heads=reader.get("num_key_value_heads", num_heads),
+    head_dim=reader.get("head_dim", width // num_heads),
+    segments=(
+      Segment(windows, tuple(local if window else 0 for window in windows)),
+    ),
+    ropes=ropes,
+    activation=known[activation],
+    norm_eps=float(reader.number("rms_norm_eps", floats)),
+    norm_plus_one=gemma,
+    post_norms=gemma,
+    qk_norm=reader.family in ("qwen3", "gemma3_text"),
+    qkv_bias=reader.family == "qwen2",
+    tied=bool(reader.get("tie_word_embeddings")),
+    embed_scale=width**0.5 if gemma else 1.0,
+    query_scale=None if scalar is None else float(scalar) ** -0.5,
+    attention_soft_cap=reader.get("attn_logit_softcapping") if gemma else None,
+    final_soft_cap=reader.get("final_logit_softcapping") if gemma else None,
+    context_length=reader.number("max_position_embeddings"),
+  )
+
+
+def _windows(reader: _Reader) -> tuple[int, ...]:
+  """Each layer's window, 0 for the whole document."""
+  num_layers = reader.number("num_hidden_layers")
+  window = reader.get("sliding_window", 0)
+  if reader.family == "llama":
+    return (0,) * num_layers
+  if reader.family == "mistral":
+    return (window,) * num_layers
+  if reader.family.startswith("qwen") and not reader.get("use_sliding_window"):
+    window = 0
+  kinds = reader.get("layer_types")
+  if kinds is None:
+    kinds = [
+      LOCAL if _is_local(reader, layer) else GLOBAL
+      for layer in range(num_layers)
+    ]
+  if len(kinds) != num_layers or not set(kinds) <= {LOCAL, GLOBAL}:
+    raise UserError(
+      f"{reader.where}: layer_types has {len(kinds)} entries of"
+      f" {sorted(set(kinds))}; expected {num_layers} of {LOCAL!r} and"
+      f" {GLOBAL!r}"
+    )
+  if LOCAL in kinds and not window:
+    raise UserError(
+      f"{reader.where}: some layers slide but sliding_window is missing;"
+      " expected int"
+    )
+  return tuple(window if kind == LOCAL else 0 for kind in kinds)
+
+
+def _is_local(reader: _Reader, layer: int) -> bool:
+  """Whether a layer slides where `layer_types` does not say."""
+  if reader.family in GEMMAS:
+    return (layer + 1) % reader.get("sliding_window_pattern") != 0
+  return layer >= reader.get("max_window_layers", 28)
+
+
+def _ropes(reader: _Reader) -> tuple[tuple[Rope, ...], int]:
+  """The ropes, and the index of the one that sliding layers use."""
+  given = reader.get("rope_parameters") or reader.get("rope_scaling") or {}
+  theta = reader.get("rope_theta")
+  nested = GLOBAL in given or LOCAL in given
+  whole = given.get(GLOBAL) or {} if nested else given
+  rope = _rope(reader, whole, theta)
+  if reader.family != "gemma3_text":
+    if nested and (given.get(LOCAL) or whole) != whole:
+      raise UserError(
+        f"{reader.where}: rope_parameters differ between kinds of layers,"
+        f" which {reader.family} does not do"
+      )
+    return (rope,), 0
+  local = given.get(LOCAL) or {} if nested else {}
+  return (rope, _rope(reader, local, reader.get("rope_local_base_freq"))), 1
+
+
+def _rope(reader: _Reader, given: Mapping[str, Any], theta: float) -> Rope:
+  kind = given.get("rope_type", given.get("type", "default"))
+  theta = float(given.get("rope_theta", theta))
+  if given.get("partial_rotary_factor", 1.0) != 1.0:
+    raise UserError(
+      f"{reader.where}: partial_rotary_factor is not supported; expected 1"
+    )
+  if kind == "default":
+    return Rope(theta)
+  if kind not in ("linear", "llama3"):
+    raise UserError(
+      f"{reader.where}: rope scaling {kind!r} is not supported; expected"
+      " default, linear or llama3"
+    )
+  try:
+    factor = float(given["factor"])
+    if kind == "linear":
+      return Rope(theta, "linear", factor)
+    return Rope(
+      theta,
+      "llama3",
+      factor,
+      float(given["low_freq_factor"]),
+      float(given["high_freq_factor"]),
+      int(
+        given.get(
+          "original_max_position_embeddings",
+          reader.number("max_position_embeddings"),
+        )
+      ),
+    )
+  except KeyError as error:
+    raise UserError(
+      f"{reader.where}: rope scaling {kind!r} has no {error.args[0]!r}"
+    ) from None
