@@ -18,6 +18,7 @@ from jdistill import (
   checkpoint,
   config_json,
   data,
+  heldout,
   metrics,
   pretrained,
   refs,
@@ -80,7 +81,8 @@ def train(
     config.data, tokenizer, seed=config.seed, cache_dir=cache, **_share()
   )
   evals = {
-    name: _Held(spec, tokenizer, cache) for name, spec in config.evals.items()
+    name: heldout.HeldOut(spec, tokenizer, cache)
+    for name, spec in config.evals.items()
   }
   position = loader.state()
   shapes = run.batch_shapes(config.data, run.to_batch(next(loader)))
@@ -119,7 +121,7 @@ class _Loop:
   built: run.Run
   teacher_params: types.PyTree
   loader: data.Loader
-  evals: dict[str, "_Held"]
+  evals: dict[str, heldout.HeldOut]
   saved: checkpoint.Checkpoints
   workdir: pathlib.Path
   tokenizer: Any
@@ -198,8 +200,10 @@ class _Loop:
         sums = held.run(
           self.built, state.params["student"], self.teacher_params
         )
-        row |= {f"{name}/{k}": v for k, v in summary(sums).items()}
-        _write_details(self.workdir, step, name, sums, held, self.tokenizer)
+        row |= {f"{name}/{k}": v for k, v in heldout.summary(sums).items()}
+        heldout.write_details(
+          self.workdir, step, name, sums, held, self.tokenizer
+        )
     self.writer.write(step, row)
     shown = ("kl", "ppl", "agreement", "accuracy")
     for name in self.evals:
@@ -220,7 +224,7 @@ class _Loop:
 
   def _finish(self, state: types.TrainState) -> dict[str, Any]:
     rows = metrics.read(self.workdir)
-    result = result_of(rows, list(self.evals))
+    result = heldout.result_of(rows, list(self.evals))
     checkpoint.dump_json(self.workdir / "result.json", result)
     return result
 
@@ -230,64 +234,6 @@ class _Loop:
     self.loader.close()
     for held in self.evals.values():
       held.loader.close()
-
-
-class _Held:
-  """Held-out data, read again from the start at every evaluation."""
-
-  def __init__(self, spec, tokenizer, cache):
-    spec = dataclasses.replace(spec, shuffle=False, epochs=1)
-    self.loader = data.load(
-      spec, tokenizer, seed=0, cache_dir=cache, **_share()
-    )
-    self.begin = self.loader.state()
-    self.first: types.Batch | None = None
-
-  def run(self, built: run.Run, params, teacher_params) -> types.Metrics:
-    """Sums over all of it; `tokens/...` of the first batch alone."""
-    self.loader.restore(self.begin)
-    found, tokens = [], {}
-    for arrays in self.loader:
-      batch = run.to_batch(arrays)
-      placed = sharding.place_rows(batch, built.mesh)
-      sums = dict(built.eval_step(params, teacher_params, placed))
-      own = {k: sums.pop(k) for k in list(sums) if k.startswith("tokens/")}
-      if not tokens:
-        tokens, self.first = own, batch
-      found.append(jax.device_get(sums))
-    return metrics.add(found) | jax.device_get(tokens)
-
-
-def summary(sums: types.Metrics) -> dict[str, float]:
-  """The numbers that people compare: kl, ppl, agreement, bits_per_byte, ..."""
-  scalars = {k: m for k, m in sums.items() if np.ndim(m.sum) == 0}
-  row = metrics.means(scalars)
-  row["tokens"] = float(sums["ce"].weight)
-  row["ppl"] = float(np.exp(row["ce"]))
-  if "teacher_ce" in row:
-    row["teacher_ppl"] = float(np.exp(row["teacher_ce"]))
-  if "bits" in row:
-    row["bits_per_byte"] = row.pop("bits")
-  return row
-
-
-def result_of(rows, evals: list[str]) -> dict[str, Any]:
-  """The table that a finished run prints, from its rows of metrics."""
-  found = [r for r in rows if any(f"{name}/ce" in r for name in evals)]
-  if not found:
-    return {"steps": rows[-1]["step"] if rows else 0, "evals": {}}
-  keys = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "tokens")
-  start, end = found[0], found[-1]
-  table = {}
-  for name in evals:
-    table[name] = {
-      which: {k: r[f"{name}/{k}"] for k in keys if f"{name}/{k}" in r}
-      for which, r in (("start", start), ("end", end))
-    }
-    if f"{name}/teacher_ppl" in end:
-      teacher = {"kl": 0.0, "ppl": end[f"{name}/teacher_ppl"], "agreement": 1.0}
-      table[name] = {"teacher": teacher} | table[name]
-  return {"steps": end["step"], "evals": table}
 
 
 def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
@@ -403,34 +349,6 @@ def _describe(built: run.Run, loader, workdir, log) -> None:
   log(f"student: {size:.1f} M parameters{kept}")
   sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
   log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: {workdir}")
-
-
-def _write_details(workdir, step, name, sums, held, tokenizer) -> None:
-  """Arrays that the report draws: KL by position, and token by token."""
-  if "by_position/kl" not in sums:
-    return
-  directory = workdir / "samples"
-  directory.mkdir(exist_ok=True)
-  curve, tokens = sums["by_position/kl"], sums["tokens/kl"]
-  view = held.first["student"]
-  row = int(np.argmax(np.asarray(view.mask).sum(-1)))
-  texts = tokenizer.convert_ids_to_tokens(view.tokens[row].tolist())
-  text = [tokenizer.convert_tokens_to_string([t]) for t in texts]
-  checkpoint.dump_json(
-    directory / f"{name}-{step:08d}.json",
-    {
-      "step": step,
-      "by_position": _ratio(curve),
-      "text": text,
-      "kl": np.asarray(tokens.sum)[row].round(5).tolist(),
-      "mask": np.asarray(tokens.weight)[row].tolist(),
-    },
-  )
-
-
-def _ratio(mean: types.Mean) -> list[float | None]:
-  pairs = zip(np.asarray(mean.sum), np.asarray(mean.weight), strict=True)
-  return [float(s / w) if w else None for s, w in pairs]
 
 
 class _Clock:

@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out data: reading it, and what is said and kept of it."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdistill import checkpoint, data, metrics, run, sharding, types
+
+
+class HeldOut:
+  """Held-out data, read again from the start at every evaluation."""
+
+  def __init__(self, spec: Any, tokenizer: Any, cache: pathlib.Path | None):
+    spec = dataclasses.replace(spec, shuffle=False, epochs=1)
+    self.loader = data.load(
+      spec,
+      tokenizer,
+      seed=0,
+      cache_dir=cache,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+    self.begin = self.loader.state()
+    self.first: types.Batch | None = None
+
+  def run(self, built: run.Run, params, teacher_params) -> types.Metrics:
+    """Sums over all of it; `tokens/...` of the first batch alone."""
+    self.loader.restore(self.begin)
+    found, tokens = [], {}
+    for arrays in self.loader:
+      batch = run.to_batch(arrays)
+      placed = sharding.place_rows(batch, built.mesh)
+      sums = dict(built.eval_step(params, teacher_params, placed))
+      own = {k: sums.pop(k) for k in list(sums) if k.startswith("tokens/")}
+      if not tokens:
+        tokens, self.first = own, batch
+      found.append(jax.device_get(sums))
+    return metrics.add(found) | jax.device_get(tokens)
+
+
+def summary(sums: types.Metrics) -> dict[str, float]:
+  """The numbers that people compare: kl, ppl, agreement, bits_per_byte, ..."""
+  scalars = {k: m for k, m in sums.items() if np.ndim(m.sum) == 0}
+  row = metrics.means(scalars)
+  row["tokens"] = float(sums["ce"].weight)
+  row["ppl"] = float(np.exp(row["ce"]))
+  if "teacher_ce" in row:
+    row["teacher_ppl"] = float(np.exp(row["teacher_ce"]))
+  if "bits" in row:
+    row["bits_per_byte"] = row.pop("bits")
+  return row
+
+
+def result_of(rows, evals: list[str]) -> dict[str, Any]:
+  """The table that a finished run prints, from its rows of metrics."""
+  found = [r for r in rows if any(f"{name}/ce" in r for name in evals)]
+  if not found:
+    return {"steps": rows[-1]["step"] if rows else 0, "evals": {}}
+  keys = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "tokens")
+  start, end = found[0], found[-1]
+  table = {}
+  for name in evals:
+    table[name] = {
+      which: {k: r[f"{name}/{k}"] for k in keys if f"{name}/{k}" in r}
+      for which, r in (("start", start), ("end", end))
+    }
+    if f"{name}/teacher_ppl" in end:
+      teacher = {"kl": 0.0, "ppl": end[f"{name}/teacher_ppl"], "agreement": 1.0}
+      table[name] = {"teacher": teacher} | table[name]
+  return {"steps": end["step"], "evals": table}
+
+
+def write_details(workdir, step, name, sums, held, tokenizer) -> None:
+  """Arrays that the report draws: KL by position, and token by token."""
+  if "by_position/kl" not in sums:
+    return
+  directory = workdir / "samples"
+  directory.mkdir(exist_ok=True)
+  curve, tokens = sums["by_position/kl"], sums["tokens/kl"]
+  view = held.first["student"]
+  row = int(np.argmax(np.asarray(view.mask).sum(-1)))
+  texts = tokenizer.convert_ids_to_tokens(view.tokens[row].tolist())
+  text = [tokenizer.convert_tokens_to_string([t]) for t in texts]
+  checkpoint.dump_json(
+    directory / f"{name}-{step:08d}.json",
+    {
+      "step": step,
+      "by_position": _ratio(curve),
+      "text": text,
+      "kl": np.asarray(tokens.sum)[row].round(5).tolist(),
+      "mask": np.asarray(tokens.weight)[row].tolist(),
+    },
+  )
+
+
+def _ratio(mean: types.Mean) -> list[float | None]:
+  pairs = zip(np.asarray(mean.sum), np.asarray(mean.weight), strict=True)
+  return [float(s / w) if w else None for s, w in pairs]
