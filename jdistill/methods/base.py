@@ -225,5 +225,11 @@ def walk_methods(
   return types.Loss(total, {k: types.Mean(*v) for k, v in sums.items()})
 
 
+def has_targets(mask: jax.Array) -> jax.Array:
+  """[B] 1 for rows with any target, from a mask [B] or [B, T]."""
+  rows = (mask != 0).reshape(mask.shape[0], -1).any(-1)
+  return rows.astype(mask.dtype)
+
+
 def join(part: str, name: str) -> str:
   return f"{part}/{name}" if part else name
