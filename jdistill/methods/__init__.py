@@ -2,12 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distillation methods, one paper a file; this list is the registry."""
 
+from jdistill.methods.adaptive_kl import AdaptiveKL as AdaptiveKL
+from jdistill.methods.alpha_beta import AlphaBetaKD as AlphaBetaKD
 from jdistill.methods.base import Context as Context
 from jdistill.methods.base import Method as Method
 from jdistill.methods.base import Needs as Needs
 from jdistill.methods.base import Term as Term
 from jdistill.methods.base import TokenMethod as TokenMethod
 from jdistill.methods.cross_entropy import CrossEntropy as CrossEntropy
+from jdistill.methods.dkd import DKD as DKD
+from jdistill.methods.features import Features as Features
+from jdistill.methods.features import layer_map as layer_map
+from jdistill.methods.hinton import Hinton as Hinton
+from jdistill.methods.info_nce import InfoNCE as InfoNCE
+from jdistill.methods.jsd import JSD as JSD
 from jdistill.methods.kd import KD as KD
+from jdistill.methods.skew_kl import SkewKL as SkewKL
 from jdistill.methods.sum import Part as Part
 from jdistill.methods.sum import Sum as Sum
+from jdistill.methods.weighted_kd import WeightedKD as WeightedKD
