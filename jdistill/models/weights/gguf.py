@@ -171,7 +171,7 @@ def _llama3(
   fields: _Fields, theta: float, head_dim: int, factors: np.ndarray
 ) -> Rope:
   """Llama 3's rope, whose file has its effect but not its parameters."""
-  rope = Rope(theta, "llama3", _plain(factors.max()))
+  rope = Rope(theta, "llama3", _plain(factors.max().item()))
   expected = rope_factors(rope, head_dim)
   if factors.shape != expected.shape or not np.allclose(
     factors, expected, rtol=1e-3

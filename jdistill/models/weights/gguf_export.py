@@ -90,7 +90,10 @@ def render(config: DecoderConfig) -> dict[str, Any]:
   nearest: tuple[str, list[str]] | None = None
   for family in gguf.FAMILIES:
     metadata = _metadata(config, family)
-    differing = differences(config, _read_back(config, metadata))
+    try:
+      differing = differences(config, _read_back(config, metadata))
+    except UserError as error:
+      differing = [str(error)]
     if not differing:
       return metadata
     if nearest is None or len(differing) < len(nearest[1]):
@@ -152,7 +155,7 @@ def _read_back(
     for name, shape in shapes.items()
   }
   header = gguf_file.Header(
-    pathlib.Path("export"), 3, dict(metadata), tensors, 32, 0
+    pathlib.Path("what would be written"), 3, dict(metadata), tensors, 32, 0
   )
   return gguf.header_config(header, _rope_factors(config))
 
@@ -236,7 +239,7 @@ def _encode(
 
   stored = _stored(leaf, kind)
   largest = float(np.max(np.abs(values)))
-  if stored == Stored.F16 and not largest <= np.finfo(np.float16).max:
+  if stored == Stored.F16 and not largest <= float(np.finfo(np.float16).max):
     raise UserError(
       f"{where} has values up to {largest:g}, which float16 cannot hold; choose"
       " kind f32"
