@@ -43,8 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
   if argv[0] not in COMMANDS:
     return _fail(_unknown(argv[0]))
+  import logging
+
   from jdistill import commands
   from jdistill.types import UserError
+
+  # Orbax warns of every checkpoint that is opened to be read only.
+  logging.getLogger("absl").setLevel(logging.ERROR)
 
   try:
     return getattr(commands, argv[0])(argv[1:])

@@ -3,6 +3,7 @@
 """What each command of the command line does."""
 
 import argparse
+import json
 import pathlib
 import sys
 
@@ -33,7 +34,9 @@ def train(argv: list[str]) -> int:
   config = config_lib.load(args.config, rest)
   from jdistill import train as train_lib
 
-  workdir = args.workdir or pathlib.Path("runs") / pathlib.Path(args.config).stem
+  workdir = (
+    args.workdir or pathlib.Path("runs") / pathlib.Path(args.config).stem
+  )
   try:
     result = train_lib.train(config, workdir, resume=args.resume)
   except train_lib.Stopped as stopped:
@@ -45,3 +48,191 @@ def train(argv: list[str]) -> int:
     return stopped.code
   print(result)
   return 0
+
+
+def evaluate(argv: list[str]) -> int:
+  """`jdistill evaluate REF ...`"""
+  parser = argparse.ArgumentParser(
+    prog="jdistill evaluate",
+    description="Judge models on held-out text: KL to a teacher, perplexity, "
+    "agreement, bits per byte. One JSON line for each model and evaluation.",
+    epilog="A run is judged on its own evals and against its first teacher "
+    "unless told otherwise; RUN@best and RUN@STEP name checkpoints.",
+  )
+  parser.add_argument("models", nargs="+", metavar="REF")
+  parser.add_argument("--teacher", metavar="REF", help="a model to compare to")
+  parser.add_argument(
+    "--data", metavar="REF", help="a text, e.g. stdlib:pydoc, jsonl:FILE"
+  )
+  parser.add_argument(
+    "--split", default="", help="which documents of --data, e.g. '[90%%:]'"
+  )
+  parser.add_argument(
+    "--format", choices=("text", "chat", "tokens"), default="text"
+  )
+  _add(parser, "--seq-len", type=int, help="tokens of a row (512 with --data)")
+  _add(parser, "--batch-size", type=int, help="rows judged at once")
+  _add(parser, "--max-rows", type=int, help="stop after so many rows")
+  parser.add_argument(
+    "--dtype", choices=("float32", "bfloat16"), default="float32"
+  )
+  args = vars(parser.parse_args(argv))
+  models = args.pop("models")
+  from jdistill import evaluate as evaluate_lib
+
+  options = evaluate_lib.Options(**args)
+  # Printed together at the end: programs read the last lines.
+  rows = [row for ref in models for row in evaluate_lib.evaluate(ref, options)]
+  for row in rows:
+    print(json.dumps(row))
+  return 0
+
+
+def generate(argv: list[str]) -> int:
+  """`jdistill generate REF --prompt TEXT`"""
+  parser = argparse.ArgumentParser(
+    prog="jdistill generate", description="Continue a text."
+  )
+  parser.add_argument("model", metavar="REF")
+  parser.add_argument("--prompt", required=True, metavar="TEXT")
+  parser.add_argument(
+    "--chat", action="store_true", help="put the prompt in the chat template"
+  )
+  _add(parser, "--max-new-tokens", type=int, default=128, metavar="N")
+  parser.add_argument(
+    "--temperature", type=float, default=0.7, help="0: the likeliest token"
+  )
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument(
+    "--dtype", choices=("float32", "bfloat16"), default="float32"
+  )
+  args = parser.parse_args(argv)
+  import jax
+
+  from jdistill import evaluate as evaluate_lib
+  from jdistill import pretrained, sampling, tokenizers
+
+  found = pretrained.find(args.model, dtype=args.dtype)
+  tokenizer = tokenizers.load(found.location)
+  tokenizers.check_head(tokenizer, found.architecture.vocab_size)
+  prompt = evaluate_lib.encode_prompt(tokenizer, args.prompt, chat=args.chat)
+  written, shown = [], 0
+
+  def show(_, token: int) -> None:
+    nonlocal shown
+    written.append(token)
+    text = str(tokenizer.decode(written, skip_special_tokens=True))
+    if text.endswith("\ufffd"):  # half a character; the rest is coming
+      return
+    print(text[shown:], end="", flush=True)
+    shown = len(text)
+
+  if not args.chat:
+    print(args.prompt, end="", flush=True)
+  sampling.generate(
+    found.architecture,
+    found.params(dtype=args.dtype),
+    [prompt],
+    max_new_tokens=args.max_new_tokens,
+    temperature=args.temperature,
+    key=jax.random.key(args.seed),
+    eos_id=evaluate_lib.end_ids(tokenizer, found.location),
+    on_token=show,
+  )
+  print(str(tokenizer.decode(written, skip_special_tokens=True))[shown:])
+  return 0
+
+
+def export(argv: list[str]) -> int:
+  """`jdistill export RUN --to DIR`"""
+  parser = argparse.ArgumentParser(
+    prog="jdistill export",
+    description="Write a student, with its tokenizer, for other programs.",
+  )
+  parser.add_argument("model", metavar="RUN", help="or RUN@best, RUN@STEP, REF")
+  parser.add_argument("--to", required=True, metavar="DIR")
+  parser.add_argument(
+    "--format",
+    choices=("hf", "gguf"),
+    default="hf",
+    help="hf: a directory for transformers and vLLM; gguf: for llama.cpp",
+  )
+  parser.add_argument(
+    "--dtype",
+    choices=("float32", "bfloat16", "float16"),
+    default="float32",
+    help="of the weights, for hf",
+  )
+  parser.add_argument(
+    "--kind",
+    choices=("f32", "f16", "q8_0"),
+    default="f16",
+    help="of the matrices, for gguf",
+  )
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace an earlier export"
+  )
+  args = parser.parse_args(argv)
+  from jdistill import export as export_lib
+
+  path = export_lib.export(
+    args.model,
+    args.to,
+    format=args.format,
+    dtype=args.dtype,
+    kind=args.kind,
+    overwrite=args.overwrite,
+  )
+  print(path)
+  return 0
+
+
+def report(argv: list[str]) -> int:
+  """`jdistill report RUN ...`"""
+  parser = argparse.ArgumentParser(
+    prog="jdistill report",
+    description="Write report.html: one file, plots included. Several runs "
+    "are compared on one page.",
+  )
+  parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
+  parser.add_argument(
+    "--to",
+    type=pathlib.Path,
+    metavar="FILE",
+    help="default: report.html in the run; in this directory for several",
+  )
+  args = parser.parse_args(argv)
+  from jdistill import report as report_lib
+
+  print(report_lib.write(*args.runs, to=args.to))
+  return 0
+
+
+def models(argv: list[str]) -> int:
+  """`jdistill models REF ...`"""
+  parser = argparse.ArgumentParser(
+    prog="jdistill models",
+    description="What model references resolve to; no weights are read.",
+  )
+  parser.add_argument("models", nargs="+", metavar="REF")
+  parser.add_argument(
+    "--json", action="store_true", help="one JSON line for each model"
+  )
+  args = parser.parse_args(argv)
+  from jdistill import describe
+
+  rows = [describe.model(ref) for ref in args.models]
+  if args.json:
+    for row in rows:
+      print(json.dumps(row))
+    return 0
+  import rich
+
+  rich.print(describe.table(rows))
+  return 0
+
+
+def _add(parser: argparse.ArgumentParser, flag: str, **kwargs) -> None:
+  """A flag with dashes that may be written with underscores too."""
+  parser.add_argument(flag, flag.replace("-", "_").replace("__", "--", 1),
+                      **kwargs)  # fmt: skip

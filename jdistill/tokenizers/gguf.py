@@ -62,6 +62,9 @@ _SPLITTERS = {
   "tekken": _Splitter(_TEKKEN, whole_words_first=True, add_bos=True),
 }
 
+PRE_TOKENIZERS = tuple(_SPLITTERS)
+"""Values of `tokenizer.ggml.pre` that are read."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Vocabulary:

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Line plots as SVG text whose colours the page around them decides."""
+
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+_INK, _GRID = "#010203", "#010204"
+_SERIES = tuple(f"#0102{i:02x}" for i in range(16, 24))
+
+NUM_COLOURS = len(_SERIES)
+"""Series after so many take the first colours again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """One curve: `y` over `x`, NaN where there is nothing.
+
+  `colour` is an index into the page's `--c0`, `--c1`, ...
+  """
+
+  label: str
+  x: Sequence[float]
+  y: Sequence[float]
+  colour: int = 0
+  dashed: bool = False
+  faint: bool = False
+  marked: bool = False
+
+
+def lines(
+  curves: Sequence[Line],
+  *,
+  x_label: str,
+  y_label: str,
+  log_y: bool = False,
+  from_zero: bool = False,
+  levels: Sequence[tuple[str, float]] = (),
+) -> str:
+  """Draws curves over one axis.
+
+  Args:
+    curves: at least one; NaN leaves a gap.
+    x_label, y_label: of the axes, units included.
+    log_y: a logarithmic axis.
+    from_zero: the axis begins at 0.
+    levels: labelled horizontal lines, such as the teacher's value.
+  Returns: an `<svg>` element; text and lines take the CSS variables `--ink`,
+    `--grid` and `--c0`, `--c1`, ... of the page.
+  """
+  import matplotlib
+  from matplotlib.backends.backend_svg import FigureCanvasSVG
+  from matplotlib.figure import Figure
+  from matplotlib.ticker import LogLocator, ScalarFormatter
+
+  style = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": f"{x_label}/{y_label}/{[c.label for c in curves]}",
+    "font.size": 9.5,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+  }
+  with matplotlib.rc_context(style):
+    figure = Figure(figsize=(5.6, 3.1), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    for curve in curves:
+      axes.plot(
+        np.asarray(curve.x, float),
+        np.asarray(curve.y, float),
+        color=_SERIES[curve.colour % NUM_COLOURS],
+        linestyle="--" if curve.dashed else "-",
+        linewidth=1.0 if curve.faint else 1.8,
+        alpha=0.35 if curve.faint else 1.0,
+        marker="o" if curve.marked else None,
+        markersize=3.5,
+        label=None if curve.faint else curve.label,
+      )
+    for label, value in levels:
+      axes.axhline(value, color=_INK, linewidth=1, linestyle=":", label=label)
+    if log_y:
+      axes.set_yscale("log")
+      axes.yaxis.set_major_locator(LogLocator(10, subs=_subs(curves)))
+      axes.yaxis.set_major_formatter(ScalarFormatter())
+      axes.yaxis.set_minor_locator(LogLocator(10, subs=()))
+    if from_zero:
+      axes.set_ylim(bottom=0)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0)
+    if len(curves) + len(levels) > 1:
+      axes.legend(frameon=False, fontsize=9)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+  title = f"{y_label} over {x_label}"
+  return _themed(out.getvalue(), title)
+
+
+def smooth(y: Sequence[float], width: int) -> np.ndarray:
+  """A running mean over `width` values around each, fewer at the ends."""
+  values = np.asarray(y, float)
+  there = np.isfinite(values)
+  kernel = np.ones(max(1, min(width, len(values))))
+  total = np.convolve(np.where(there, values, 0), kernel, "same")
+  count = np.convolve(there.astype(float), kernel, "same")
+  with np.errstate(invalid="ignore", divide="ignore"):
+    return np.where(count > 0, total / count, np.nan)
+
+
+def _subs(curves: Sequence[Line]) -> tuple[float, ...]:
+  """Ticks of a decade: more of them where the curves span little."""
+  values = np.concatenate([np.asarray(c.y, float) for c in curves])
+  values = values[np.isfinite(values) & (values > 0)]
+  if not len(values) or values.max() / values.min() > 1000:
+    return (1.0,)
+  return (1.0, 2.0, 5.0)
+
+
+def _themed(svg: str, title: str) -> str:
+  """The `<svg>` element alone, its colours turned into CSS variables."""
+  svg = svg[svg.index("<svg") :]
+  svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+  svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every figure
+  svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+  svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+  svg = svg.replace(_INK, "var(--ink)").replace(_GRID, "var(--grid)")
+  for index, colour in enumerate(_SERIES):
+    svg = svg.replace(colour, f"var(--c{index})")
+  head = f'<svg role="img" aria-label="{title.replace(chr(34), "")}"'
+  return svg.replace("<svg", head, 1)

@@ -1,0 +1,254 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run directory as a report reads it."""
+
+import dataclasses
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from jdistill import (
+  config_json,
+  evaluate,
+  heldout,
+  metrics,
+  pretrained,
+  types,
+)
+from jdistill import report_page as page
+from jdistill.models.base import num_params
+from jdistill.surgery import cut
+
+_NO_TERMS = (
+  "step",
+  "loss",
+  "grad_norm",
+  "lr",
+  "seconds",
+  "tokens",
+  "tokens_per_s",
+  "data_wait",
+)
+
+
+@dataclasses.dataclass
+class RunRecord:
+  """What a run directory says.
+
+  `config` is its JSON, `evals` the table of `result.json` and `samples` what
+  was written of each evaluation, oldest first. `teacher` is None where its
+  reference cannot be found any more.
+  """
+
+  path: pathlib.Path
+  name: str
+  config: dict[str, Any]
+  rows: list[dict[str, Any]]
+  evals: dict[str, dict[str, dict[str, float]]]
+  samples: dict[str, list[dict[str, Any]]]
+  continuations: list[dict[str, str]]
+  student: Any
+  teacher: pretrained.Found | None
+
+  @property
+  def step(self) -> int:
+    """The last step that the run has told anything of."""
+    return max((row["step"] for row in self.rows), default=0)
+
+  @property
+  def terms(self) -> list[str]:
+    """Parts of the loss that are not the loss itself."""
+    names = [
+      key
+      for key in dict.fromkeys(k for row in self.rows for k in row)
+      if key not in _NO_TERMS
+      and not any(key.startswith(f"{name}/") for name in self.config["evals"])
+    ]
+    _, loss = self.series("loss")
+    return [name for name in names if not self._is_loss(name, loss)][:6]
+
+  def _is_loss(self, name: str, loss: list[float]) -> bool:
+    _, values = self.series(name)
+    return len(values) == len(loss) and np.allclose(values, loss, rtol=1e-3)
+
+  @property
+  def speed(self) -> float | None:
+    """Tokens per second; the median, as some steps compile."""
+    _, values = self.series("tokens_per_s")
+    return float(np.median(values)) if values else None
+
+  @property
+  def share(self) -> float | None:
+    """The student's parameters as a part of the teacher's."""
+    if self.teacher is None:
+      return None
+    whole = num_params(self.teacher.architecture.shapes())
+    return num_params(self.student.shapes()) / whole
+
+  @property
+  def teacher_name(self) -> str:
+    refs = [t["ref"] for t in self.config["teachers"].values()]
+    if not refs:
+      return "no teacher"
+    if self.teacher is not None and self.teacher.location.name:
+      return self.teacher.location.name
+    return re.sub(r"^\w+:|#.*$", "", refs[0])
+
+  @property
+  def student_name(self) -> str:
+    size = num_params(self.student.shapes())
+    unit = f"{size / 1e6:,.1f} M" if size >= 1e5 else f"{size:,}"
+    return f"a student of {unit} parameters"
+
+  def series(self, key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric; without those that are no numbers."""
+    pairs = [(r["step"], r[key]) for r in self.rows if r.get(key) is not None]
+    return [s for s, _ in pairs], [float(v) for _, v in pairs]
+
+  def data_of(self, name: str) -> str:
+    """The text or examples of an evaluation, in words."""
+    return _data(self.config["evals"].get(name, {}))
+
+  def facts(self) -> dict[str, str]:
+    """What was trained, from what and how, as HTML by name."""
+    config = self.config
+    optimizer = config["optimizer"]
+    found = {}
+    for name, teacher in config["teachers"].items():
+      ref = f"<code>{page.text(teacher['ref'].split('#')[0])}</code>"
+      found[name.capitalize()] = f"{ref}, {page.text(self._teacher_facts())}"
+    found["Student"] = page.text(self._student_facts())
+    found["Method"] = f"<code>{page.text(_call(config['method']))}</code>"
+    found["Data"] = page.text(_data(config["data"]))
+    found["Optimizer"] = f"<code>{page.text(_call(optimizer))}</code>"
+    tokens = [row["tokens"] for row in self.rows if "tokens" in row]
+    seen = f", {tokens[-1]:,} tokens" if tokens else ""
+    rows = config["data"].get("batch_size")
+    length = config["data"].get("seq_len")
+    batch = f"{rows} rows" + (f" of {length} tokens" if length else "")
+    found["Budget"] = f"{self.step:,} steps{seen}, batches of {batch}"
+    if (self.path / "command.txt").is_file():
+      command = (self.path / "command.txt").read_text().strip()
+      found["Command"] = f"<code>{page.text(command)}</code>"
+    found["Directory"] = f"<code>{page.text(self.path)}</code>"
+    return found
+
+  def _teacher_facts(self) -> str:
+    if self.teacher is None:
+      return "not to be found here any more"
+    architecture = self.teacher.architecture
+    size = num_params(architecture.shapes())
+    layers = getattr(architecture, "num_layers", None)
+    parts = [f"{size / 1e6:,.1f} M parameters"]
+    parts += [f"{layers} layers"] if layers else []
+    licence = self.teacher.location.licence
+    return ", ".join([*parts, f"licence {licence or 'not stated'}"])
+
+  def _student_facts(self) -> str:
+    size = num_params(self.student.shapes())
+    spec = self.config["student"]
+    kind = spec.get("type", "").rpartition(".")[2]
+    parts = [f"{size / 1e6:,.1f} M parameters"]
+    if kind == "Cut":
+      layers = spec["layers"]
+      whole = getattr(
+        getattr(self.teacher, "architecture", None), "num_layers", None
+      )
+      if isinstance(layers, int) and whole and not spec.get("ref"):
+        layers = cut.evenly_spaced(whole, layers)
+      if isinstance(layers, int):
+        parts.append(f"keeps {layers} layers")
+      else:
+        listed = ", ".join(map(str, layers))
+        of = f" of {whole}" if whole and not spec.get("ref") else ""
+        parts.append(f"keeps {len(layers)}{of} layers: {listed}")
+    elif kind == "Pretrained":
+      parts.append(f"starts from {spec['ref'].split('#')[0]}")
+    elif kind == "Fresh":
+      parts.append("drawn at random")
+    return ", ".join(parts)
+
+
+def read_run(path: pathlib.Path) -> RunRecord:
+  """Reads a run directory, finished or not.
+
+  Raises: UserError if it is none.
+  """
+  path = path.absolute()
+  if not (path / "config.json").is_file():
+    raise types.UserError(f"{path} is no run directory: it has no config.json")
+  config = evaluate.read_json(path / "config.json")
+  rows = metrics.read(path)
+  evals = heldout.result_of(rows, list(config["evals"]))["evals"]
+  evals = {name: stages for name, stages in evals.items() if stages.get("end")}
+  written = path / "samples" / "continuations.json"
+  return RunRecord(
+    path=path,
+    name=path.name,
+    config=config,
+    rows=rows,
+    evals=evals,
+    samples=_samples(path, list(config["evals"])),
+    continuations=evaluate.read_json(written) if written.is_file() else [],
+    student=pretrained.run_architecture(path),
+    teacher=_find_teacher(config),
+  )
+
+
+def _samples(
+  path: pathlib.Path, evals: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+  """The first and the last sample of each evaluation."""
+  found = {}
+  for name in evals:
+    pattern = re.compile(re.escape(name) + r"-\d+\.json")
+    files = sorted(
+      file
+      for file in (path / "samples").glob("*.json")
+      if pattern.fullmatch(file.name)
+    )
+    if files:
+      ends = dict.fromkeys([files[0], files[-1]])
+      found[name] = [evaluate.read_json(file) for file in ends]
+  return found
+
+
+def _find_teacher(config: dict[str, Any]) -> pretrained.Found | None:
+  for tree in config["teachers"].values():
+    try:
+      teacher = config_json.decode(tree)
+      return pretrained.find(teacher.ref, architecture=teacher.architecture)
+    except types.UserError:  # a page can do without
+      return None
+  return None
+
+
+def _call(tree: Any) -> str:
+  """An object of a config as one would write it, short."""
+  if isinstance(tree, dict) and "type" in tree:
+    fields = [
+      f"{k}={_call(v)}" for k, v in tree.items() if k != "type" and v != {}
+    ]
+    return f"{tree['type'].rpartition('.')[2]}({', '.join(fields)})"
+  if isinstance(tree, dict):
+    return "{" + ", ".join(f"{k}: {_call(v)}" for k, v in tree.items()) + "}"
+  if isinstance(tree, list):
+    return "[" + ", ".join(map(_call, tree)) + "]"
+  return str(tree)
+
+
+def _data(spec: dict[str, Any]) -> str:
+  """The references of some data."""
+  sources = spec.get("sources")
+  if not sources:
+    return str(spec.get("ref") or spec.get("type", "").rpartition(".")[2])
+  said = []
+  for source in sources:
+    chosen = f" [{' '.join(source['select'])}]" if source.get("select") else ""
+    weight = f" x {source['weight']:g}" if len(sources) > 1 else ""
+    said.append(
+      f"{source['ref'].split('#')[0]}{source['split']}{chosen}{weight}"
+    )
+  return " + ".join(said)
