@@ -3,6 +3,7 @@
 """Configs as JSON: every object tagged by its public name, nothing executed."""
 
 import dataclasses
+import re
 from typing import Any
 
 from jdistill import types
@@ -30,7 +31,18 @@ def encode(value: Any) -> Any:
     }
     return {TYPE: name, **fields}
   cls = type(value)
-  return {"own": f"{cls.__module__}.{cls.__qualname__}", "text": str(value)}
+  # Functions print where they lie in memory, which differs at every start.
+  text = re.sub(r" at 0x[0-9a-f]+", "", str(value))
+  return {"own": f"{cls.__module__}.{cls.__qualname__}", "text": text}
+
+
+def is_own(value: Any) -> bool:
+  """Whether encoded JSON holds an object that `decode` cannot rebuild."""
+  if isinstance(value, list):
+    return any(is_own(v) for v in value)
+  if not isinstance(value, dict):
+    return False
+  return set(value) == {"own", "text"} or any(map(is_own, value.values()))
 
 
 def decode(value: Any, *, where: str = "config") -> Any:

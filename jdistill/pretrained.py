@@ -58,7 +58,8 @@ def find(
 
   Args:
     ref: in the grammar of `jdistill.refs`.
-    architecture: of an `orbax:` checkpoint, which cannot tell.
+    architecture: of an `orbax:` checkpoint, which cannot tell, and of a run
+      whose student was a module of the user's own; other runs know better.
     dtype: compute dtype, where the architecture has one.
   Raises: UserError for what cannot be found or read.
   """
@@ -70,7 +71,7 @@ def find(
         "beside it, e.g. jdistill.models.LinenArchitecture(module, ...)"
       )
   elif location.kind == "run":
-    architecture = run_architecture(location.path)
+    architecture = run_architecture(location.path, own=architecture)
   else:
     architecture = weights.read_config(location)
   return Found(ref, location, with_dtype(architecture, dtype))
@@ -93,8 +94,15 @@ def cast(shapes: types.PyTree, dtype: str) -> types.PyTree:
   return jax.tree.map(one, shapes)
 
 
-def run_architecture(run: pathlib.Path) -> Architecture:
-  """The student's architecture that a run has written down."""
+def run_architecture(
+  run: pathlib.Path, *, own: Architecture | None = None
+) -> Architecture:
+  """The student's architecture that a run has written down.
+
+  Args:
+    run: its directory.
+    own: what to take where the student was a module of the user's own.
+  """
   path = run / "student.json"
   if not path.is_file():
     raise types.UserError(f"{run} is no run directory: it has no student.json")
@@ -102,6 +110,14 @@ def run_architecture(run: pathlib.Path) -> Architecture:
     tree = json.loads(path.read_text())
   except json.JSONDecodeError as error:
     raise types.UserError(f"{path}: not valid JSON: {error}") from error
+  if config_json.is_own(tree):
+    if own is None:
+      raise types.UserError(
+        f"{path}: the student was a module of your own, which JSON cannot "
+        "rebuild; set `architecture` beside the reference, as in the run's "
+        "config file"
+      )
+    return own
   return config_json.decode(tree, where=str(path))
 
 
