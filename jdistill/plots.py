@@ -55,10 +55,11 @@ def lines(
   import matplotlib
   from matplotlib.backends.backend_svg import FigureCanvasSVG
   from matplotlib.figure import Figure
-  from matplotlib.ticker import LogLocator, ScalarFormatter
+  from matplotlib.ticker import FuncFormatter, LogLocator
 
   style = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": f"{x_label}/{y_label}/{[c.label for c in curves]}",
     "font.size": 9.5,
     "text.color": _INK,
@@ -84,11 +85,11 @@ def lines(
         label=None if curve.faint else curve.label,
       )
     for label, value in levels:
-      axes.axhline(value, color=_INK, linewidth=1, linestyle=":", label=label)
+      axes.axhline(value, color=_INK, linewidth=1.2, linestyle=":", label=label)
     if log_y:
       axes.set_yscale("log")
       axes.yaxis.set_major_locator(LogLocator(10, subs=_subs(curves)))
-      axes.yaxis.set_major_formatter(ScalarFormatter())
+      axes.yaxis.set_major_formatter(FuncFormatter(_short))
       axes.yaxis.set_minor_locator(LogLocator(10, subs=()))
     if from_zero:
       axes.set_ylim(bottom=0)
@@ -115,6 +116,15 @@ def smooth(y: Sequence[float], width: int) -> np.ndarray:
   count = np.convolve(there.astype(float), kernel, "same")
   with np.errstate(invalid="ignore", divide="ignore"):
     return np.where(count > 0, total / count, np.nan)
+
+
+def _short(value: float, place: int | None = None) -> str:
+  """A number on a logarithmic axis: 0.5, 20, 5k, 1M."""
+  del place
+  for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    if abs(value) >= size:
+      return f"{value / size:g}{unit}"
+  return f"{value:g}"
 
 
 def _subs(curves: Sequence[Line]) -> tuple[float, ...]:

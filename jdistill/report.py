@@ -12,7 +12,7 @@ from jdistill import config as config_lib
 from jdistill import report_page as page
 from jdistill import types
 from jdistill.plots import NUM_COLOURS, Line, lines, smooth
-from jdistill.report_run import RunRecord, read_run
+from jdistill.report_run import RunRecord, read_run, with_teacher_bits
 
 if TYPE_CHECKING:
   from rich.table import Table
@@ -69,13 +69,14 @@ def table(result: Mapping[str, Any]) -> "Table":
   from rich import box
   from rich.table import Table
 
-  columns = _columns(result["evals"].values())
+  evals = with_teacher_bits(result["evals"])
+  columns = _columns(evals.values())
   made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
   made.add_column("evaluation")
   made.add_column("model")
   for column in columns:
     made.add_column(_MEASURES[column], justify="right")
-  for name, stages in result["evals"].items():
+  for name, stages in evals.items():
     for place, (stage, row) in enumerate(stages.items()):
       made.add_row(
         "" if place else name,
@@ -159,8 +160,8 @@ def _headline(record: RunRecord) -> list[tuple[str, str]]:
     if "kl" in end:
       found.append(
         (
-          f"nats per token to the teacher on {first} "
-          f"(at start {shown('kl', start.get('kl'))})",
+          f"KL to the teacher on {first}, nats per token (at start "
+          f"{shown('kl', start.get('kl'))})",
           shown("kl", end["kl"]),
         )
       )
@@ -352,7 +353,7 @@ def _continuations(record: RunRecord) -> list[str]:
       for stage in STAGES
       if stage in row
     ]
-    cards.append(page.grid(answers))
+    cards.append(page.grid(answers, narrow=True))
   return [page.section("How they go on with the same text"), *cards]
 
 

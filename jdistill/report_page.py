@@ -17,7 +17,7 @@ _STYLE = """
   --c3: #c792ea; --c4: #e6c34a; --c5: #ff7fa8; --c6: #5fd3e6;
   --c7: #a9b4c0; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem;
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 4rem;
   background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; }
@@ -29,6 +29,8 @@ p { margin: .3rem 0 .7rem; } .quiet, figcaption { color: var(--quiet);
   border-radius: 10px; padding: .9rem 1rem; margin: .7rem 0; min-width: 0; }
 .grid { display: grid; gap: .8rem; grid-template-columns:
   repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); }
+.grid.narrow { margin: .7rem 0; grid-template-columns:
+  repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); }
 .grid > .card, figure { margin: 0; }
 .facts { display: grid; grid-template-columns: max-content 1fr;
   gap: .15rem 1rem;
@@ -48,7 +50,7 @@ table { border-collapse: collapse; width: 100%;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--grid); }
-th { font-weight: 600; font-size: .85rem; color: var(--quiet); }
+th { white-space: normal; font-weight: 600; font-size: .85rem; color: var(--quiet); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tr:last-child td { border-bottom: 0; } tr.strong td { font-weight: 600; }
 tr.group td { border: 0; padding-top: .8rem; color: var(--quiet);
@@ -57,7 +59,8 @@ svg { width: 100%; height: auto; display: block; }
 code, pre, .heat { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas,
   monospace; font-size: .85rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
-.heat { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.75;
+.heat { font-size: .76rem; line-height: 1.75; white-space: pre-wrap;
+  overflow-wrap: anywhere;
   max-height: 32rem; overflow-y: auto; }
 .heat span { border-radius: 3px; padding: .1em 0;
   background: rgb(var(--heat) / var(--a)); }
@@ -114,8 +117,13 @@ def tiles(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-  """A table; a row of one cell is the heading of a group, a cell that is a
-  tuple is (HTML,) and one with a leading `*` marks a row to notice."""
+  """A table.
+
+  Args:
+    columns: their names.
+    rows: cells, text or `(HTML,)`. A row of one cell is the heading of a group;
+      `*` before the first cell's text marks a row to notice.
+  """
   head = "".join(f"<th>{text(column)}</th>" for column in columns)
   body = []
   for row in rows:
@@ -144,9 +152,10 @@ def figure(title: str, svg: str, note: str = "") -> str:
   return f'<figure class="card"><h3>{text(title)}</h3>{svg}{said}</figure>'
 
 
-def grid(items: Sequence[str]) -> str:
-  """Cards beside each other where there is room."""
-  return f'<div class="grid">{"".join(items)}</div>'
+def grid(items: Sequence[str], *, narrow: bool = False) -> str:
+  """Cards beside each other where there is room; narrow ones need less."""
+  name = "grid narrow" if narrow else "grid"
+  return f'<div class="{name}">{"".join(items)}</div>'
 
 
 def card(title: str, inside: str) -> str:

@@ -3,6 +3,7 @@
 """A run directory as a report reads it."""
 
 import dataclasses
+import math
 import pathlib
 import re
 from typing import Any
@@ -189,12 +190,31 @@ def read_run(path: pathlib.Path) -> RunRecord:
     name=path.name,
     config=config,
     rows=rows,
-    evals=evals,
+    evals=with_teacher_bits(evals),
     samples=_samples(path, list(config["evals"])),
     continuations=evaluate.read_json(written) if written.is_file() else [],
     student=pretrained.run_architecture(path),
     teacher=_find_teacher(config),
   )
+
+
+def with_teacher_bits(
+  evals: dict[str, dict[str, dict[str, float]]],
+) -> dict[str, dict[str, dict[str, float]]]:
+  """The same table with the teacher's bits per byte, where they follow.
+
+  They are to the student's as the logarithms of their perplexities, both being
+  of the same text.
+  """
+  found = {}
+  for name, stages in evals.items():
+    teacher, end = stages.get("teacher"), stages.get("end", {})
+    if teacher and "bits_per_byte" in end and end.get("ppl", 1.0) > 1:
+      ratio = math.log(teacher["ppl"]) / math.log(end["ppl"])
+      bits = {"bits_per_byte": end["bits_per_byte"] * ratio}
+      stages = {**stages, "teacher": bits | teacher}
+    found[name] = stages
+  return found
 
 
 def _samples(
