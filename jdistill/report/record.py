@@ -18,8 +18,8 @@ from jdistill import (
   pretrained,
   types,
 )
-from jdistill import report_page as page
 from jdistill.models.base import num_params
+from jdistill.report import page
 from jdistill.surgery import cut
 
 _NO_TERMS = (

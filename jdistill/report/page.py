@@ -50,7 +50,8 @@ table { border-collapse: collapse; width: 100%;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--grid); }
-th { white-space: normal; font-weight: 600; font-size: .85rem; color: var(--quiet); }
+th { white-space: normal; font-weight: 600; font-size: .85rem;
+  color: var(--quiet); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tr:last-child td { border-bottom: 0; } tr.strong td { font-weight: 600; }
 tr.group td { border: 0; padding-top: .8rem; color: var(--quiet);
