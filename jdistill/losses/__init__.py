@@ -23,6 +23,8 @@ from jdistill.losses.features import layer_pairs as layer_pairs
 from jdistill.losses.features import mse as mse
 from jdistill.losses.features import project as project
 from jdistill.losses.features import smooth_l1 as smooth_l1
+from jdistill.losses.walk import walk as walk
+from jdistill.losses.walk import walk_tokens as walk_tokens
 from jdistill.losses.weights import match_vocab as match_vocab
 from jdistill.losses.weights import mean_one as mean_one
 from jdistill.losses.weights import token_scores as token_scores

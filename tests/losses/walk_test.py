@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jdistill import types
-from jdistill.losses import walk as walk_lib
+from jdistill.losses.walk import walk, walk_tokens
 
 B, T, D, V = 4, 6, 8, 20
 
@@ -64,7 +64,7 @@ def gradients(total, streams, data, params):
 
 def run_walk(chunk_bytes):
   def total(streams, data, params):
-    return walk_lib.walk(
+    return walk(
       kl, streams, data, params, frozen=("teacher",), chunk_bytes=chunk_bytes
     )
 
@@ -92,7 +92,7 @@ def test_recompute_equals_dense(x64, world, tokens):
     return kl(logits, data, params)[0]
 
   def through_walk(streams, data, params):
-    out = walk_lib.walk_tokens(
+    out = walk_tokens(
       values,
       streams,
       data,
@@ -228,7 +228,7 @@ def test_logits_are_never_whole():
     def of(hidden, head):
       dense = types.Dense(hidden, head)
       streams = {"student": dense, "teacher": dense}
-      return walk_lib.walk(
+      return walk(
         kl, streams, {"mask": mask}, params, frozen=("teacher",),
         chunk_bytes=4 * 4096 * 16,
       )[0]  # fmt: skip
