@@ -8,7 +8,6 @@ added to the residual, `layers/N/attn` and `layers/N/mlp`, each [B, T, D];
 states over the mask. Layers count from 0 over the whole model.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -37,8 +36,8 @@ def parse(want: Sequence[str], num_layers: int) -> dict[str, tuple[int, ...]]:
   for name in want:
     if name in ("embed", "pooled"):
       continue
-    number = re.search(r"/(\d+)/", name)
-    layer = int(number.group(1)) if number else -1
+    digits = name.split("/")[1] if name.count("/") == 2 else ""
+    layer = int(digits) if digits.isdecimal() else -1
     kind = next((k for k, v in KINDS.items() if v.format(layer) == name), None)
     if kind is None:
       known = ["embed", "pooled", *(v.format("N") for v in KINDS.values())]

@@ -91,6 +91,8 @@ class DecoderSpec:
       raise UserError(
         f"head_dim is {self.head_dim}; rotary positions need an even one"
       )
+    if not self.segments:
+      raise UserError("segments is empty; a decoder needs at least one segment")
     for segment in self.segments:
       self._check(segment)
 
