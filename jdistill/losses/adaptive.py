@@ -11,7 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jdistill.losses.pairs import compute_dtype, kl, normalise_pair
+from jdistill.losses.pairs import kl, normalise_pair, widened
 from jdistill.types import Logits, Nats, Scalar
 
 
@@ -127,7 +127,8 @@ def adaptive_kl(
     >>> print(f"{adaptive_kl(student, teacher):.4f}")
     0.0280
   """
-  dtype = compute_dtype(student, teacher)
+  student, teacher = widened(student, teacher)
+  dtype = student.dtype
   to_head, to_tail = jax.lax.stop_gradient(
     _head_share(
       jax.lax.stop_gradient(student),

@@ -11,13 +11,14 @@ from jdistill.types import Logits, Nats, Scalar
 
 def _quotient(u, v, x, a):
   """(e^u - e^v) / a where u - v = a x; at a = 0 its limit, x e^v."""
-  size = jnp.abs(a * x)
-  near = size < 1e-3
-  safe = jnp.where(near, 1, size)
-  series = 1 - size * (1 / 2 - size * (1 / 6 - size * (1 / 24 - size / 120)))
+  step = a * x
+  near = jnp.abs(step) < 1e-3
+  series = 1 + step * (1 / 2 + step * (1 / 6 + step * (1 / 24 + step / 120)))
   # From the larger of the two down, so that nothing overflows on the way.
-  fall = jnp.where(near, series, -jnp.expm1(-safe) / safe)
-  return jnp.exp(jnp.maximum(u, v)) * x * fall
+  size = jnp.where(near, 1, jnp.abs(step))
+  fall = -jnp.expm1(-size) / size
+  top = jnp.exp(jnp.where(near, v, jnp.maximum(u, v)))
+  return top * x * jnp.where(near, series, fall)
 
 
 def _finite_logs(log_q, log_p):

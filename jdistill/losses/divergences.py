@@ -17,7 +17,7 @@
 import jax
 import jax.numpy as jnp
 
-from jdistill.losses.pairs import Separable, kl
+from jdistill.losses.pairs import Separable, kl, widened
 from jdistill.types import Logits, Nats, Scalar
 
 
@@ -83,6 +83,7 @@ def jeffreys(
     >>> print(f"{jeffreys(student, teacher):.4f}")
     0.4394
   """
+  student, teacher = widened(student, teacher)
   forward, reverse = kl(teacher, student, tau), kl(student, teacher, tau)
   return (1 - lam) * forward + lam * reverse
 

@@ -16,6 +16,7 @@ from jdistill.losses.pairs import (
   kl,
   log_partition,
   normalise,
+  widened,
 )
 from jdistill.types import Ids, Logits, Nats, Scalar
 
@@ -39,7 +40,7 @@ def _cross_entropy_fwd(logits, targets):
 
 
 def _cross_entropy_bwd(residuals, cotangent):
-  logits, targets = residuals
+  logits, targets = map(jnp.asarray, residuals)
   side = normalise(logits, jnp.ones((), compute_dtype(logits)))
   scale = cotangent[..., None]
   grad = side.e * (side.inverse * scale)
@@ -160,6 +161,7 @@ def hinton(
     >>> print(f"{hinton(student, teacher, jnp.array(0), lam=0.5):.4f}")
     0.3081
   """
+  student, teacher = widened(student, teacher)
   soft = tau**2 * kl(teacher, student, tau)
   return (1 - lam) * _cross_entropy(student, targets) + lam * soft
 
@@ -167,7 +169,7 @@ def hinton(
 def _log_odds(logits, others, hit, tau):
   """[*B] log of the target's probability over that of all other ids."""
   top, log_sum = log_partition(others, tau)
-  at_target = jnp.sum(jnp.where(hit, logits, 0), axis=-1).astype(tau.dtype)
+  at_target = jnp.sum(jnp.where(hit, logits, 0), axis=-1)
   return (at_target - top) / tau - log_sum
 
 
@@ -213,7 +215,8 @@ def dkd(
     >>> print(f"{dkd(student, teacher, y, beta=2.0, tau=1.0):.4f}")
     0.0554
   """
-  tau = jnp.asarray(tau, compute_dtype(student, teacher))
+  student, teacher = widened(student, teacher)
+  tau = jnp.asarray(tau, student.dtype)
   dropped = (student == -jnp.inf) | (teacher == -jnp.inf)
   hit = is_target(student, targets) & ~dropped
   other_q, other_p = (

@@ -7,6 +7,7 @@ where the widths differ; its arrays are the caller's, as they are trained. The
 arithmetic is at least float32. Gradients flow to both sides and the projector.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
@@ -118,7 +119,7 @@ def smooth_l1(
   student, teacher = _aligned(student, teacher, kernel, bias)
   beta = jnp.asarray(beta, student.dtype)
   gap = jnp.abs(student - teacher)
-  inside = gap < beta
+  inside = gap <= beta
   parabola = jnp.square(gap) / (2 * jnp.where(beta > 0, beta, 1))
   return jnp.mean(jnp.where(inside, parabola, gap - beta / 2), axis=-1)
 
@@ -230,8 +231,8 @@ def layer_mean(
       f"layer_mean: {count} pairs of layers with {len(kernels)} kernels and "
       f"{len(biases)} biases; expected one or more pairs and as many of each."
     )
-  total = sum(
+  values = [
     distance(student[i], teacher[j], kernel=kernel, bias=bias)
     for (i, j), kernel, bias in zip(pairs, kernels, biases, strict=True)
-  )
-  return total / count
+  ]
+  return functools.reduce(jnp.add, values) / count

@@ -47,6 +47,16 @@ def compute_dtype(*arrays: jax.Array) -> jnp.dtype:
   return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
 
 
+def widened(*arrays: jax.Array) -> list[jax.Array]:
+  """The arrays in their compute dtype.
+
+  For losses with several parts: their gradients then add up before they are
+  rounded to the dtype of the logits.
+  """
+  dtype = compute_dtype(*arrays)
+  return [x.astype(dtype) for x in arrays]
+
+
 def normalise(logits: jax.Array, tau: jax.Array) -> Side:
   """The softmax of [*B, V] logits, -inf allowed, in the dtype of `tau`.
 
@@ -107,7 +117,7 @@ def _kl_fwd(first, second, tau):
 
 
 def _kl_bwd(residuals, cotangent):
-  first, second, tau, value = residuals
+  first, second, tau, value = map(jnp.asarray, residuals)
   one, two = normalise_pair(first, second, tau)
   scale = (cotangent / tau)[..., None]
   ratio = _log_ratio(one, two) + (two.log_sum - one.log_sum)
@@ -143,7 +153,7 @@ def _log_sum_fwd(logits, tau):
 
 
 def _log_sum_bwd(residuals, cotangent):
-  logits, tau = residuals
+  logits, tau = map(jnp.asarray, residuals)
   side = normalise(logits, tau)
   grad = side.e * (side.inverse * (cotangent / tau)[..., None])
   d_tau = -jnp.sum(grad * jnp.where(side.x == -jnp.inf, 0, side.x))
@@ -191,7 +201,7 @@ def _separable_fwd(kind, student, teacher, tau, params):
 
 
 def _separable_bwd(kind, residuals, cotangent):
-  student, teacher, tau, params = residuals
+  student, teacher, tau, params = jax.tree.map(jnp.asarray, residuals)
   q, p = normalise_pair(student, teacher, tau)
   args = q.probs, p.probs, q.log_probs, p.log_probs
   scale = (cotangent / tau)[..., None]
