@@ -46,7 +46,13 @@ def train(argv: list[str]) -> int:
       file=sys.stderr,
     )
     return stopped.code
-  print(result)
+  from rich.console import Console
+
+  from jdistill import report as report_lib
+
+  page = report_lib.write(workdir)
+  Console().print(report_lib.table(result))
+  print(f"report: {page}")
   return 0
 
 

@@ -18,6 +18,7 @@ from jdistill import (
   checkpoint,
   config_json,
   data,
+  evaluate,
   heldout,
   metrics,
   pretrained,
@@ -89,9 +90,14 @@ def train(
   loader.restore(position)
   table = None if tokenizer is None else tokenizers.token_bytes(tokenizer)
   built = run.build(config, models, shapes, token_bytes=table)
-  _write_start(config, built, tokenizer, workdir)
   _describe(built, loader, workdir, log)
 
+  with jax.set_mesh(built.mesh):
+    # All weights are read before anything is written.
+    teacher_params = built.load_teachers()
+    begun = (workdir / "checkpoints").is_dir()
+    state = None if begun else built.init_state(teacher_params)
+    _write_start(config, built, tokenizer, workdir)
   with (
     jax.set_mesh(built.mesh),
     checkpoint.Checkpoints(
@@ -101,10 +107,10 @@ def train(
     ) as saved,
     _signals() as stop,
   ):
-    teacher_params = built.load_teachers()
-    state, loader_at = _start(built, teacher_params, saved, log)
-    if loader_at is not None:
-      loader.restore(loader_at)
+    if state is None:
+      state, loader_at = _start(built, teacher_params, saved, log)
+      if loader_at is not None:
+        loader.restore(loader_at)
     loop = _Loop(
       built, teacher_params, loader, evals, saved, workdir, tokenizer, stop, log
     )
@@ -133,8 +139,10 @@ class _Loop:
     self.writer = metrics.Writer(self.workdir, from_step=step + (step > 0))
     self.clock = _Clock()
     pending: tuple[int, Any] | None = None
-    if step == 0 and self.evals:
-      self._evaluate(state, 0)
+    if step in (0, config.steps) or step % config.eval_every == 0:
+      self._evaluate(state, step, self._missing(step))
+    if step == 0:
+      self._continue({"start": state.params["student"]})
     with _progress(step, config.steps) as bar:
       while step < config.steps:
         with self.clock.waiting():
@@ -156,10 +164,13 @@ class _Loop:
         if self.evals and (last or step % config.eval_every == 0):
           self._report(*pending, bar)
           pending = None
-          row = self._evaluate(state, step)
+          row = self._evaluate(state, step, self.evals)
         if last or step % config.save_every == 0 or (
           row is not None and config.select != "last"
         ):  # fmt: skip
+          if pending is not None:  # so that no row is lost with the process
+            self._report(*pending, bar)
+            pending = None
           self._save(state, step, row)
       if pending is not None:
         self._report(*pending, bar)
@@ -193,10 +204,23 @@ class _Loop:
           f"{self.clock.left(config.steps - step)} left"
         )
 
-  def _evaluate(self, state: types.TrainState, step: int) -> dict[str, float]:
+  def _missing(self, step: int) -> dict[str, heldout.HeldOut]:
+    """Evaluations that this step has no row of: it was stopped right after."""
+    rows = [r for r in metrics.read(self.workdir) if r["step"] == step]
+    return {
+      name: held
+      for name, held in self.evals.items()
+      if not any(f"{name}/ce" in row for row in rows)
+    }
+
+  def _evaluate(
+    self, state: types.TrainState, step: int, evals: dict[str, heldout.HeldOut]
+  ) -> dict[str, float]:
+    if not evals:
+      return {}
     row: dict[str, Any] = {}
     with self.clock.paused():
-      for name, held in self.evals.items():
+      for name, held in evals.items():
         sums = held.run(
           self.built, state.params["student"], self.teacher_params
         )
@@ -206,7 +230,7 @@ class _Loop:
         )
     self.writer.write(step, row)
     shown = ("kl", "ppl", "agreement", "accuracy")
-    for name in self.evals:
+    for name in evals:
       values = [
         f"{k} {row[f'{name}/{k}']:.4g}" for k in shown if f"{name}/{k}" in row
       ]
@@ -223,10 +247,30 @@ class _Loop:
     return bool(self.stop)
 
   def _finish(self, state: types.TrainState) -> dict[str, Any]:
+    self._continue({"end": state.params["student"]}, teacher=True)
     rows = metrics.read(self.workdir)
     result = heldout.result_of(rows, list(self.evals))
-    checkpoint.dump_json(self.workdir / "result.json", result)
+    if jax.process_index() == 0:
+      checkpoint.dump_json(self.workdir / "result.json", result)
     return result
+
+  def _continue(self, students, *, teacher: bool = False) -> None:
+    """Lets the models go on with the config's prompts, for the report."""
+    prompts, models = self.built.config.samples, self.built.models
+    if not prompts or self.tokenizer is None:
+      return
+    speakers = {name: (models.student, p) for name, p in students.items()}
+    if teacher and self.teacher_params:
+      first = next(iter(self.teacher_params))
+      speakers["teacher"] = (
+        models.teachers[first].architecture,
+        self.teacher_params[first],
+      )
+    with self.clock.paused():
+      rows = evaluate.continuations(
+        speakers, self.tokenizer, prompts, max_new_tokens=40
+      )
+      evaluate.write_continuations(self.workdir, rows)
 
   def close(self) -> None:
     if hasattr(self, "writer"):
@@ -239,6 +283,8 @@ class _Loop:
 def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
   """Refuses a directory of another run, or what is no run at all."""
   path = workdir / "config.json"
+  if workdir.exists() and not workdir.is_dir():
+    raise types.UserError(f"{workdir} is a file; choose another --workdir")
   if not path.is_file():
     if workdir.exists() and any(workdir.iterdir()):
       raise types.UserError(
@@ -250,7 +296,13 @@ def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
       f"{workdir} already holds a run and --resume is never; choose another "
       "--workdir"
     )
-  old, new = json.loads(path.read_text()), config_json.encode(config)
+  try:
+    old = json.loads(path.read_text())
+  except ValueError as error:
+    raise types.UserError(
+      f"{path}: not valid JSON: {error}; choose another --workdir"
+    ) from error
+  new = config_json.encode(config)
   found = [
     line
     for line in changed(old, new)
@@ -314,14 +366,21 @@ def _start(built, teacher_params, saved, log):
     built.state_shapes,
     built.state_shardings,
   )
+  error = None
   for step in reversed(saved.steps()):
     try:
       found = saved.restore(step, like)
-    except types.UserError as error:
-      log(f"warning: {error}; trying the one before")
+    except types.UserError as damage:
+      error = error or damage
+      log(f"warning: {damage}; trying the one before")
       continue
     log(f"resuming at step {step} of {built.config.steps}")
     return found.state, found.position
+  if error is not None:
+    raise types.UserError(
+      f"no checkpoint of this run can be read; the newest: {error}. Choose "
+      "another --workdir to start anew"
+    )
   return built.init_state(teacher_params), None
 
 
@@ -405,7 +464,7 @@ def _signals():
   def ask(number, frame):
     del frame
     if asked:
-      raise KeyboardInterrupt
+      raise SystemExit(codes[signal.Signals(number)])
     asked.append(codes[signal.Signals(number)])
 
   try:
