@@ -22,12 +22,12 @@ TEST = dataclasses.replace(DATA, split="[80%:]", batch_size=200)
 
 def get_config() -> config.Config:
   return config.Config(
-    student=config.Fresh(models.MLPConfig(widths=(16, 16))),
+    student=config.Fresh(models.MLPConfig(widths=(128, 128))),
     method=methods.CrossEntropy(),
     data=DATA,
     evals={"test": TEST},
     optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=3e-3, warmup=20)),
-    steps=600,
-    eval_every=300,
-    save_every=600,
+    steps=1000,
+    eval_every=500,
+    save_every=1000,
   )

@@ -46,7 +46,7 @@ def get_config() -> config.Config:
     module=Net(), kind="inputs", shape=(28, 28, 1)
   )
   return config.Config(
-    student=config.Fresh(models.MLPConfig(widths=(16, 16))),
+    student=config.Fresh(models.MLPConfig(widths=(128, 128))),
     teachers={
       "teacher": config.Teacher(
         "runs/digits_teacher@last", architecture=network
@@ -56,7 +56,7 @@ def get_config() -> config.Config:
     data=DATA,
     evals={"test": TEST},
     optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=3e-3, warmup=20)),
-    steps=600,
-    eval_every=300,
-    save_every=600,
+    steps=1000,
+    eval_every=500,
+    save_every=1000,
   )
