@@ -10,6 +10,7 @@ one JSON object: "golden" is KL(oracle || student), "proxy" KL(teacher ||
 student), both exact, in nats per token on documents that nobody has seen.
 """
 
+import dataclasses
 import json
 
 import jax
@@ -54,12 +55,10 @@ def main() -> None:
   held = trial.to_batch({k: np.stack([r[k] for r in rows]) for k in rows[0]})
   result = {}
   for noise in NOISES:
-    teacher = MarkovChain(
-      vocab_size=16, order=2, concentration=0.3, noise=noise
-    )
-    found = {"teacher": teacher, "params": teacher.init(jax.random.key(0))}
+    teacher = dataclasses.replace(ORACLE, noise=noise)
+    frozen = teacher.init(jax.random.key(0))
     truth = ORACLE.golden_kl(
-      teacher.bind(found["params"])(held["student"]).logits,
+      teacher.bind(frozen)(held["student"]).logits,
       jnp.asarray(held["student"].tokens),
       jnp.asarray(held["student"].positions),
     )
@@ -73,7 +72,7 @@ def main() -> None:
         student,
         method,
         BUDGET,
-        {k: (teacher, found["params"]) for k in needed},
+        {k: (teacher, frozen) for k in needed},
       )
       scores = [
         jax.device_get(

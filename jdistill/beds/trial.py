@@ -46,9 +46,9 @@ def small_decoder(
 
 def to_batch(arrays: Mapping[str, np.ndarray]) -> types.Batch:
   """What a bed's loader yields, as a batch of one view."""
-  arrays = dict(arrays)
-  ids = arrays.pop("example_id")
-  return types.Batch({"student": types.Tokens(**arrays)}, {}, ids)
+  fields: dict[str, Any] = dict(arrays)
+  ids = fields.pop("example_id")
+  return types.Batch({"student": types.Tokens(**fields)}, {}, ids)
 
 
 class Trial:
