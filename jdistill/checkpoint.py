@@ -60,6 +60,7 @@ class Checkpoints:
       cleanup_tmp_directories=not read_only,
     )
     self._ocp = ocp
+    self._damaged: set[int] = set()
     self._manager = ocp.CheckpointManager(
       pathlib.Path(directory).absolute(), options=options
     )
@@ -71,7 +72,14 @@ class Checkpoints:
     position: dict[str, Any],
     metrics: dict[str, float] | None = None,
   ) -> None:
-    """Starts saving; a checkpoint of the same step is left as it is."""
+    """Starts saving; a checkpoint of the same step is left as it is.
+
+    Checkpoints that `restore` could not read are removed first: the run has
+    gone on from an older one.
+    """
+    for damaged in sorted(self._damaged):
+      self._manager.delete(damaged)
+    self._damaged.clear()
     if step in self.steps():
       return
     args = self._ocp.args.Composite(
@@ -96,8 +104,9 @@ class Checkpoints:
       position=self._ocp.args.JsonRestore(),
     )
     try:
-      found = self._manager.restore(step, args=args)
+      found: Any = self._manager.restore(step, args=args)
     except Exception as error:
+      self._damaged.add(step)
       where = self._manager.directory / str(step)
       raise types.UserError(
         f"checkpoint {where} cannot be read: {_first_line(error)}"

@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _fail(str(error))
   except BrokenPipeError:
     return 0
+  except KeyboardInterrupt:
+    return 130
 
 
 def _unknown(name: str) -> str:

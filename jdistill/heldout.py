@@ -58,13 +58,13 @@ def summary(sums: types.Metrics) -> dict[str, float]:
 
 def result_of(rows, evals: list[str]) -> dict[str, Any]:
   """The table that a finished run prints, from its rows of metrics."""
-  found = [r for r in rows if any(f"{name}/ce" in r for name in evals)]
-  if not found:
-    return {"steps": rows[-1]["step"] if rows else 0, "evals": {}}
   keys = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "tokens")
-  start, end = found[0], found[-1]
   table = {}
   for name in evals:
+    found = [r for r in rows if f"{name}/ce" in r]
+    if not found:
+      continue
+    start, end = found[0], found[-1]
     table[name] = {
       which: {k: r[f"{name}/{k}"] for k in keys if f"{name}/{k}" in r}
       for which, r in (("start", start), ("end", end))
@@ -72,7 +72,7 @@ def result_of(rows, evals: list[str]) -> dict[str, Any]:
     if f"{name}/teacher_ppl" in end:
       teacher = {"kl": 0.0, "ppl": end[f"{name}/teacher_ppl"], "agreement": 1.0}
       table[name] = {"teacher": teacher} | table[name]
-  return {"steps": end["step"], "evals": table}
+  return {"steps": rows[-1]["step"] if rows else 0, "evals": table}
 
 
 def write_details(workdir, step, name, sums, held, tokenizer) -> None:

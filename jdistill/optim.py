@@ -5,6 +5,7 @@
 import abc
 import dataclasses
 import fnmatch
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ import optax
 from optax import contrib
 
 from jdistill import schedules, types
+
+HEAD_AXES = ("heads", "kv_heads", "head_dim")
+"""Logical axes that together are the output of one product."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,7 @@ class Optimizer(abc.ABC):
   def core(self, axes: types.PyTree) -> optax.GradientTransformation:
     """The update rule, learning rate and weight decay included."""
 
-  def rate(self, step: jax.Array) -> jax.Array:
+  def rate(self, step: Any) -> jax.Array:
     """The base learning rate at a step, []."""
     return schedules.at(self.lr, step)
 
@@ -55,7 +59,7 @@ class AdamW(Optimizer):
       b2=self.b2,
       eps=self.eps,
       weight_decay=self.weight_decay,
-      mask=_is_matrix(axes),
+      mask=map_axes(is_matrix, axes),
     )
 
 
@@ -78,19 +82,28 @@ class Muon(Optimizer):
 
   def core(self, axes: types.PyTree) -> optax.GradientTransformation:
     adam = self.lr if self.adam_lr is None else self.adam_lr
-    return contrib.muon(
+
+    def adam_rate(step: Any) -> jax.Array:
+      return schedules.at(adam, step)
+
+    # optax's Muon decays all that it gives to AdamW, so vectors stay outside.
+    decayed = contrib.muon(
       self.rate,
       ns_steps=self.ns_steps,
       beta=self.momentum,
       weight_decay=self.weight_decay,
-      weight_decay_mask=_is_matrix(axes),
       adam_b1=self.b1,
       adam_b2=self.b2,
       adam_weight_decay=self.weight_decay,
-      adam_learning_rate=lambda step: schedules.at(adam, step),
-      muon_weight_dimension_numbers=map_axes(matrix_axes, axes),
+      adam_learning_rate=adam_rate,
+      muon_weight_dimension_numbers=map_axes(
+        lambda a: matrix_axes(a) if is_matrix(a) else optax.MaskedNode(), axes
+      ),
       consistent_rms=self.rms,
     )
+    plain = optax.adam(adam_rate, b1=self.b1, b2=self.b2)
+    labels = map_axes(lambda a: "decayed" if is_matrix(a) else "plain", axes)
+    return optax.partition({"decayed": decayed, "plain": plain}, labels)
 
 
 def make(
@@ -127,11 +140,10 @@ def matrix_axes(axes: tuple[str | None, ...]):
   Returns: optax's `MuonDimensionNumbers`, or None for what is no hidden
     matrix: vectors, embeddings and heads.
   """
-  inner = [i for i, a in enumerate(axes) if a != "layers"]
-  if len(inner) < 2 or "vocab" in axes:
+  if not is_matrix(axes) or "vocab" in axes:
     return None
-  heads = ("heads", "kv_heads", "head_dim")
-  split = [i for i in inner if axes[i] in heads]
+  inner = [i for i, a in enumerate(axes) if a != "layers"]
+  split = [i for i in inner if axes[i] in HEAD_AXES]
   if len(split) == 2 and len(inner) == 3:
     other = next(i for i in inner if i not in split)
     pairs = ((other,), tuple(split))
@@ -141,8 +153,15 @@ def matrix_axes(axes: tuple[str | None, ...]):
   return contrib.MuonDimensionNumbers(inputs, outputs)
 
 
-def _is_matrix(axes: types.PyTree) -> types.PyTree:
-  return map_axes(lambda a: sum(n != "layers" for n in a) >= 2, axes)
+def is_matrix(axes: tuple[str | None, ...]) -> bool:
+  """Whether a parameter, one of each layer, is more than a vector.
+
+  Heads and their dimensions together are one axis: a bias of queries [H, Dh]
+  is a vector.
+  """
+  inner = [a for a in axes if a != "layers"]
+  heads = sum(a in HEAD_AXES for a in inner)
+  return len(inner) - max(heads - 1, 0) >= 2
 
 
 def _scale_groups(rates, axes) -> optax.GradientTransformation:

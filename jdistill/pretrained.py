@@ -79,9 +79,17 @@ def find(
 
 def with_dtype(architecture: Architecture, dtype: str) -> Architecture:
   """The same architecture computing in a dtype, where it can choose."""
-  if dataclasses.is_dataclass(architecture) and hasattr(architecture, "dtype"):
-    return dataclasses.replace(architecture, dtype=dtype)  # ty: ignore
-  return architecture
+  return with_fields(architecture, dtype=dtype)
+
+
+def with_fields(architecture: Architecture, **fields: Any) -> Architecture:
+  """The same architecture with those of the fields changed that it has."""
+  shape: Any = architecture
+  if not dataclasses.is_dataclass(shape):
+    return architecture
+  names = {f.name for f in dataclasses.fields(shape)}
+  known = {k: v for k, v in fields.items() if k in names}
+  return dataclasses.replace(shape, **known)
 
 
 def cast(shapes: types.PyTree, dtype: str) -> types.PyTree:

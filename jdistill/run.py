@@ -58,9 +58,9 @@ def find_models(config: config_lib.Config) -> Models:
     student = _cut(spec.like, teachers)[2]
   else:
     raise types.UserError("student: Fresh needs an `architecture` or `like`")
-  student = pretrained.with_dtype(student, config.dtype)
-  if hasattr(student, "remat"):
-    student = dataclasses.replace(student, remat=config.remat)
+  student = pretrained.with_fields(
+    student, dtype=config.dtype, remat=config.remat
+  )
   return Models(teachers, student, start, layers)
 
 
@@ -74,7 +74,7 @@ def _cut(spec: config_lib.Cut, teachers: Mapping[str, pretrained.Found]):
       "student: Cut takes layers of the first teacher, but there is none; "
       "give it a `ref`"
     )
-  shape = start.architecture
+  shape: Any = start.architecture
   if not hasattr(shape, "num_layers"):
     raise types.UserError(
       f"student: {start.ref} is a {type(shape).__name__}, which has no layers "
@@ -267,11 +267,35 @@ def check(config: config_lib.Config, models: Models, mesh: Mesh) -> None:
         + (f" x {config.microbatches} microbatches" if want != shards else "")
         + f"; take a multiple of {want}, or another mesh"
       )
+  if needs.same_vocabulary and not isinstance(config.data, data.TextData):
+    _check_classes(models)
+  if config.select != "last":
+    _check_select(config)
   if config.steps < 1:
     raise types.UserError(f"steps is {config.steps}; a run takes at least 1")
 
 
-def to_batch(arrays: Mapping[str, np.ndarray]) -> types.Batch:
+def _check_classes(models: Models) -> None:
+  own = models.student.vocab_size
+  for name, found in models.teachers.items():
+    size = found.architecture.vocab_size
+    if size != own:
+      raise types.UserError(
+        f"teachers.{name}: {found.ref} has {size} classes and the student "
+        f"{own}; this method compares the same classes"
+      )
+
+
+def _check_select(config: config_lib.Config) -> None:
+  if config.select.partition("/")[0] not in config.evals:
+    raise types.UserError(
+      f"select is {config.select!r}, but evals has "
+      f"{', '.join(config.evals) or 'none'}; take 'last' or a metric such as "
+      f"'{next(iter(config.evals), 'eval')}/kl'"
+    )
+
+
+def to_batch(arrays: Mapping[str, Any]) -> types.Batch:
   """A batch with the one view "student" from what a data loader yields."""
   arrays = dict(arrays)
   ids = arrays.pop("example_id")
@@ -298,7 +322,8 @@ def _student(models: Models, key, start) -> types.PyTree:
     return models.student.init(jax.random.fold_in(key, 0))
   if models.layers is not None:
     assert models.start is not None
-    _, start = cut.cut_layers(models.start.architecture, start, models.layers)
+    shape: Any = models.start.architecture
+    _, start = cut.cut_layers(shape, start, models.layers)
   return jax.tree.map(
     lambda x: (
       x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x

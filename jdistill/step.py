@@ -4,6 +4,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -151,8 +152,8 @@ def make_train_step(
     grads, loss = gradient(state.params, teacher_params, batch, state.step)
     grads = _masked(grads, mask)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, _masked(updates, mask))
-    extra = dict(state.extra)
+    params: Any = optax.apply_updates(state.params, _masked(updates, mask))
+    extra: dict[str, types.PyTree] = dict(state.extra)
     if ema is not None:
       rate = schedules.at(ema, state.step)
       extra["ema"] = jax.tree.map(

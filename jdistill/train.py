@@ -12,6 +12,7 @@ import time
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jdistill import (
@@ -195,7 +196,7 @@ class _Loop:
       f"loss {row['loss']:.3f}, {speed['tokens_per_s']:,.0f} tokens/s"
     )
     if step % config.log_every == 0 or step in (1, config.steps):
-      row["lr"] = float(self.built.learning_rate(np.int32(step - 1)))
+      row["lr"] = float(self.built.learning_rate(jnp.asarray(step - 1)))
       self.writer.write(step, row | speed | {"tokens": step * tokens})
       if bar.disable:
         self.log(
