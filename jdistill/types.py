@@ -9,7 +9,7 @@ one chunk, `S`/`R` student and teacher positions when their tokenizers differ.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, dataclass_transform
+from typing import Any, TypeAlias, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,8 @@ Nats: TypeAlias = Float[Array, "*B"]
 Scalar: TypeAlias = float | int | Float[Array, ""]
 PyTree: TypeAlias = Any
 
-if TYPE_CHECKING:
-  Leaf: TypeAlias = jax.Array
-else:
-  Leaf = Any  # fields of pytrees also hold shapes, shardings, specs
+Leaf: TypeAlias = Any
+"""A field of a pytree: an array, or in its place a shape, sharding or spec."""
 
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which the rows of a batch are divided."""

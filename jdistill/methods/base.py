@@ -201,8 +201,12 @@ def walk_methods(
   data = {name: method.data(batch) for name, (method, _) in parts.items()}
 
   scales = {name: jnp.asarray(w, jnp.float32) for name, (_, w) in parts.items()}
-  inputs = {"method": dict(params), "scales": scales, "norms": ctx.norms}
-  inputs["step"] = ctx.step
+  inputs = {
+    "method": dict(params),
+    "scales": scales,
+    "norms": ctx.norms,
+    "step": ctx.step,
+  }
 
   def fn(logits, data, inputs):
     total, metrics = jnp.zeros(()), {}

@@ -153,13 +153,14 @@ class LinenArchitecture(Adapter):
     def model(view: types.View, want: tuple[str, ...] = ()) -> types.Outputs:
       args, kwargs = self.arguments(view)
       extra = ["intermediates"] if want else []
-      returned, updated = self.module.apply(
+      returned, new = self.module.apply(
         _fixed_but_params(params),
         *args,
         mutable=[*self.mutable, *extra],
         capture_intermediates=bool(want),
         **kwargs,
       )
+      updated: dict[str, Any] = dict(new)
       seen = nnx_trees.flat_paths(updated.get("intermediates", {}))
       updates = {name: updated[name] for name in self.mutable}
       return _finish(self.outputs(returned, params), want, seen, updates)

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grouped-query attention with packing, sliding windows and a KV cache."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from jdistill.models.layers import Linear, RMSNorm
@@ -74,7 +75,7 @@ def attend(
   scores = jnp.where(
     mask[:, None, :, None, :], scores, jnp.finfo(scores.dtype).min
   )
-  probs = jax.nn.softmax(scores, axis=-1)
+  probs = checkpoint_name(jax.nn.softmax(scores, axis=-1), "probs")
   mixed = jnp.einsum("bntgs,bsnd->btngd", probs.astype(v.dtype), v)
   return mixed.reshape(batch, length, num_heads, head_dim), probs
 
@@ -84,7 +85,7 @@ class LayerCache(NamedTuple):
 
   k: jax.Array  # [B, S, N, Dh]
   v: jax.Array  # [B, S, N, Dh]
-  slots: jax.Array  # [B, T] int32; out of range is not written
+  slots: Any  # [B, T] int32; out of range is not written
 
   def write(self, k: jax.Array, v: jax.Array) -> "LayerCache":
     put = jax.vmap(lambda kept, at, new: kept.at[at].set(new, mode="drop"))
