@@ -81,7 +81,8 @@ CASES = {
 KINDS = {
   name: CASES[name]
   for name in CASES
-  if "_near" not in name and name not in ("jsd_high", "alpha_beta_negative")
+  if "_near" not in name
+  and name not in ("jsd_high", "jsd_rescaled", "alpha_beta_negative")
 } | {"adaptive_kl": (losses.adaptive_kl, {"mu": 0.5}, None)}
 each = pytest.mark.parametrize("name", CASES)
 every = pytest.mark.parametrize("name", KINDS)
@@ -452,14 +453,14 @@ def test_skew_bounds_the_gradient_on_disjoint_supports():
   student[:, : V // 2] += 15
   teacher[:, V // 2 :] += 15
 
-  def spread(fn):
-    grad = jax.grad(lambda s: fn(s, teacher).sum())(student)
-    return np.linalg.norm(grad, axis=-1).var()
+  def norms(fn):
+    grad = jax.jit(jax.grad(lambda s: fn(s, teacher).sum()))(student)
+    return np.linalg.norm(grad, axis=-1)
 
-  assert spread(losses.skew_reverse_kl) < spread(losses.reverse_kl) / 10
-  # Forward KL's is bounded by sqrt(2) already, and reached everywhere here.
-  skewed = jax.grad(lambda s: losses.skew_forward_kl(s, teacher).sum())(student)
-  assert np.linalg.norm(skewed, axis=-1).max() < 0.1
+  reverse, skewed = norms(losses.reverse_kl), norms(losses.skew_reverse_kl)
+  assert skewed.var() < reverse.var() / 10
+  # Forward KL's is bounded by sqrt(2) already, and not small anywhere here.
+  assert norms(losses.skew_forward_kl).max() < norms(losses.forward_kl).min()
 
 
 def test_shapes_are_checked():
