@@ -170,7 +170,7 @@ def dot(colour: int) -> str:
 
 
 def heat(
-  tokens: Sequence[str], values: Sequence[float | None], full: float
+  tokens: Sequence[str], values: Sequence[int | float | None], full: int | float
 ) -> str:
   """A text whose tokens' backgrounds say how large a value of theirs is.
 

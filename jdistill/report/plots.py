@@ -24,8 +24,8 @@ class Line:
   """
 
   label: str
-  x: Sequence[float]
-  y: Sequence[float]
+  x: Sequence[int | float]
+  y: Sequence[int | float]
   colour: int = 0
   dashed: bool = False
   faint: bool = False
@@ -39,7 +39,7 @@ def lines(
   y_label: str,
   log_y: bool = False,
   from_zero: bool = False,
-  levels: Sequence[tuple[str, float]] = (),
+  levels: Sequence[tuple[str, int | float]] = (),
 ) -> str:
   """Draws curves over one axis.
 
@@ -107,9 +107,11 @@ def lines(
   return _themed(out.getvalue(), title)
 
 
-def smooth(y: Sequence[float], width: int) -> np.ndarray:
+def smooth(y: Sequence[int | float], width: int) -> np.ndarray:
   """A running mean over `width` values around each, fewer at the ends."""
   values = np.asarray(y, float)
+  if not len(values):
+    return values
   there = np.isfinite(values)
   kernel = np.ones(max(1, min(width, len(values))))
   total = np.convolve(np.where(there, values, 0), kernel, "same")

@@ -52,7 +52,7 @@ def table(result: Mapping[str, Any]) -> "Table":
   return made
 
 
-def shown(measure: str, value: float | None) -> str:
+def shown(measure: str, value: int | float | None) -> str:
   """A metric as people read it."""
   if value is None:
     return "–"  # noqa: RUF001
@@ -63,7 +63,9 @@ def shown(measure: str, value: float | None) -> str:
   return f"{value:.3f}"
 
 
-def columns_of(evals: Iterable[Mapping[str, Mapping[str, float]]]) -> list[str]:
+def columns_of(
+  evals: Iterable[Mapping[str, Mapping[str, int | float]]],
+) -> list[str]:
   """The metrics that any row of some evaluations has, in order."""
   rows = [row for stages in evals for row in stages.values()]
   return [m for m in MEASURES if any(m in row for row in rows)]

@@ -64,6 +64,7 @@ def save_model(directory, tokenizer, *, seed=0):
   params = jax.tree.map(
     lambda p: 4 * p if p.ndim > 2 else p, shape.init(jax.random.key(seed))
   )
+  params["embedding"]["weight"] *= 20
   weights.save_huggingface(
     directory,
     shape,
