@@ -13,13 +13,13 @@ from typing import Any, TypeAlias, dataclass_transform
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 Logits: TypeAlias = Float[Array, "*B V"]
 LogProbs: TypeAlias = Float[Array, "*B V"]
 Ids: TypeAlias = Int[Array, "*B"]
 Nats: TypeAlias = Float[Array, "*B"]
-Scalar: TypeAlias = float | int | Float[Array, ""]
+Scalar: TypeAlias = float | int | Num[Array, ""]
 PyTree: TypeAlias = Any
 
 Leaf: TypeAlias = Any
