@@ -60,7 +60,8 @@ def lines(
   style = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "svg.hashsalt": f"{x_label}/{y_label}/{[c.label for c in curves]}",
+    # By the data too: ids must differ between the figures of a page.
+    "svg.hashsalt": f"{x_label}/{y_label}/{curves}",
     "font.size": 9.5,
     "text.color": _INK,
     "axes.labelcolor": _INK,
