@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import shlex
 import signal
 import sys
 import time
@@ -392,6 +393,10 @@ def _write_start(config, built, tokenizer, workdir) -> None:
   checkpoint.dump_json(workdir / "config.json", config_json.encode(config))
   student = config_json.encode(built.models.student)
   checkpoint.dump_json(workdir / "student.json", student)
+  command = workdir / "command.txt"
+  if not command.exists():
+    program = pathlib.Path(sys.argv[0]).name
+    command.write_text(shlex.join([program, *sys.argv[1:]]) + "\n")
   if tokenizer is not None and not (workdir / "tokenizer").exists():
     tokenizers.save(tokenizer, workdir / "tokenizer")
 
