@@ -11,6 +11,7 @@ that nobody has seen.
 """
 
 import json
+from typing import Any
 
 from jdistill import methods
 from jdistill.beds import arithmetic, trial
@@ -44,7 +45,7 @@ def main() -> None:
   """Trains the teacher and all arms, and prints the result."""
   school = trial.Trial(TEACHER, methods.CrossEntropy(), TEACHER_BUDGET)
   params = school.run(CLEAN.documents(0, 20_000), seed=0)
-  result = {"teacher": accuracy(TEACHER, params)}
+  result: dict[str, Any] = {"teacher": accuracy(TEACHER, params)}
   for name, method in ARMS.items():
     needed = method.needs().teachers
     arm = trial.Trial(

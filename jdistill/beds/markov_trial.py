@@ -12,12 +12,13 @@ student), both exact, in nats per token on documents that nobody has seen.
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdistill import losses, methods
+from jdistill import losses, methods, types
 from jdistill.beds import trial
 from jdistill.beds.documents import Rows
 from jdistill.beds.markov import MarkovChain
@@ -53,16 +54,18 @@ def main() -> None:
   unseen = Rows(ORACLE.documents(1000, HELDOUT, length=LENGTH), LENGTH - 1)
   rows = [unseen[i] for i in range(HELDOUT)]
   held = trial.to_batch({k: np.stack([r[k] for r in rows]) for k in rows[0]})
-  result = {}
+  view = held["student"]
+  assert isinstance(view, types.Tokens)
+  result: dict[str, Any] = {}
   for noise in NOISES:
     teacher = dataclasses.replace(ORACLE, noise=noise)
     frozen = teacher.init(jax.random.key(0))
     truth = ORACLE.golden_kl(
       teacher.bind(frozen)(held["student"]).logits,
-      jnp.asarray(held["student"].tokens),
-      jnp.asarray(held["student"].positions),
+      jnp.asarray(view.tokens),
+      jnp.asarray(view.positions),
     )
-    row = {"teacher_golden": round(float(truth.mean()), 4)}
+    row: dict[str, Any] = {"teacher_golden": round(float(truth.mean()), 4)}
     judged = jax.jit(lambda p, t=teacher: judge(student, t, p, held))
     for name, method in ARMS.items():
       if name == "ce" and noise:
