@@ -211,9 +211,9 @@ class TrainState:
   """Everything that a run needs to go on, data position apart."""
 
   step: Leaf  # [] int32
-  params: dict[str, PyTree]  # {"student": ..., "method": ...}
+  params: PyTree  # {"student": ..., "method": ...}
   opt_state: PyTree
-  extra: dict[str, PyTree]  # kept, not trained: EMA weights, buffers
+  extra: PyTree  # {name: ...} kept, not trained: EMA weights, buffers
 
 
 Metrics: TypeAlias = Mapping[str, Mean]

@@ -103,6 +103,7 @@ def test_continuations_are_shown_and_nothing_in_a_run_becomes_markup(finished):
 
 
 def test_the_command_is_shown_where_it_is_known(finished):
+  (finished / "command.txt").unlink()
   assert "Command" not in read(report.write(finished)).text
   (finished / "command.txt").write_text("jdistill train x.py\n")
   assert "jdistill train x.py" in read(report.write(finished)).text
