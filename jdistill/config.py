@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import types as pytypes
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -175,13 +175,68 @@ def override(
   """The config with flags applied; tyro prints its own message and exits 2."""
   if not argv:
     return config
-  return tyro.cli(
+  boxed, args = _box(config, list(argv))
+  parsed = tyro.cli(
     Config,
-    default=config,
-    args=list(argv),
+    default=boxed,
+    args=args,
     prog=f"jdistill train {name}",
     config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
   )
+  return _unbox(parsed)
+
+
+def _box(tree: Any, args: list[str], path: str = "-") -> tuple[Any, list[str]]:
+  """Numbers that may be schedules, as `Constant`s, and flags to match.
+
+  tyro takes no number for a field that may also hold a dataclass. So
+  `--optimizer.lr 1e-3` becomes `--optimizer.lr.value 1e-3`, also where the
+  config had a schedule.
+  """
+  if isinstance(tree, dict):
+    items = {k: (v, False) for k, v in tree.items()}
+  elif dataclasses.is_dataclass(tree):
+    items = {
+      f.name: (getattr(tree, f.name), schedules.Schedule in get_args(f.type))
+      for f in dataclasses.fields(tree)
+    }
+  else:
+    return tree, args
+  new = {}
+  for name, (value, may_vary) in items.items():
+    flag = f"{path}.{name}" if path != "-" else f"--{name}"
+    at = [i for i, a in enumerate(args) if _same_flag(a, flag)]
+    number = value is None or isinstance(value, (int, float))
+    if may_vary and (number or at):
+      value = schedules.Constant(value if number else 0.0)
+      for i in at:
+        args[i] = f"{flag}.value{args[i][len(flag) :]}"
+    value, args = _box(value, args, flag)
+    if value is not items[name][0]:
+      new[name] = value
+  if not new:
+    return tree, args
+  if isinstance(tree, dict):
+    return tree | new, args
+  return dataclasses.replace(tree, **new), args
+
+
+def _same_flag(arg: str, flag: str) -> bool:
+  return arg.split("=")[0].replace("_", "-") == flag.replace("_", "-")
+
+
+def _unbox(tree: Any) -> Any:
+  """The inverse of `_box`."""
+  if isinstance(tree, schedules.Constant):
+    return tree.value
+  if isinstance(tree, dict):
+    return {k: _unbox(v) for k, v in tree.items()}
+  if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+    old = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
+    new = {k: _unbox(v) for k, v in old.items()}
+    moved = {k: v for k, v in new.items() if v is not old[k]}
+    return dataclasses.replace(tree, **moved) if moved else tree
+  return tree
 
 
 def changed(old: Any, new: Any, path: str = "") -> list[str]:

@@ -24,6 +24,18 @@ class Schedule(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
+class Constant(Schedule):
+  """A number as a schedule; None where a field may be left out."""
+
+  value: float | None
+
+  def __call__(self, step: jax.Array) -> jax.Array:
+    if self.value is None:
+      raise ValueError("Constant.value is None: there is nothing to schedule")
+    return jnp.full_like(step, self.value, jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
 class Linear(Schedule):
   """From `start` to `end` over `steps` updates, constant after."""
 

@@ -1,0 +1,167 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every config loads, survives JSON, and describes a step that traces."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jdistill import config, config_json, data, methods, optim, refs, run, types
+from jdistill import schedules as schedules_lib
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda p: p.stem)
+def loaded(request) -> config.Config:
+  return config.load(request.param)
+
+
+def test_json_gives_the_same_config(loaded):
+  tree = json.loads(json.dumps(config_json.encode(loaded)))
+  try:
+    again = config_json.decode(tree)
+  except types.UserError as error:
+    assert "class of your own" in str(error)  # noqa: PT017
+    return
+  assert again == loaded
+
+
+def test_a_full_step_traces(loaded):
+  if not isinstance(loaded.data, data.TextData):
+    pytest.skip("its teacher is a run of another config")
+  try:
+    models = run.find_models(loaded)
+  except refs.Unreachable as error:
+    pytest.skip(str(error))
+  rows = (loaded.data.batch_size, loaded.data.seq_len)
+
+  def shape(dtype, dims=rows):
+    return jax.ShapeDtypeStruct(dims, dtype)
+
+  whole = shape(jnp.int32)
+  view = types.Tokens(whole, whole, shape(jnp.float32), whole, whole)
+  batch = types.Batch({"student": view}, {}, shape(jnp.int32, rows[:1]))
+  built = run.build(loaded, models, batch, devices=jax.devices()[:1])
+  teachers = {
+    name: found.architecture.shapes() for name, found in models.teachers.items()
+  }
+  with jax.set_mesh(built.mesh):
+    state, metrics = jax.eval_shape(
+      built.train_step, built.state_shapes, teachers, batch
+    )
+  assert jax.tree.structure(state) == jax.tree.structure(built.state_shapes)
+  assert metrics["loss"].sum.shape == ()
+
+
+def tiny() -> config.Config:
+  return config.Config(
+    student=config.Cut((0, 2)),
+    teachers={"teacher": config.Teacher("here")},
+    method=methods.Sum(
+      {
+        "kd": methods.Part(
+          methods.KD(), schedules_lib.Linear(start=1.0, end=0.5, steps=4)
+        ),
+        "ce": methods.Part(methods.CrossEntropy(), 0.1),
+      }
+    ),
+    data=data.TextData(),
+    steps=3,
+  )
+
+
+def test_flags_reach_every_depth():
+  flags = (
+    "--steps 7 --student.layers 0 1 --method.parts.kd.method.tau 2.0 "
+    "--method.parts.kd.weight.end 0.25 --method.parts.ce.weight 0.2 "
+    "--teachers.teacher.ref there --optimizer.lr 0.01 --data.seq-len 64 "
+    "--mesh.tensor 2"
+  )
+  got = config.override(tiny(), flags.split())
+  kd, ce = got.method.parts["kd"], got.method.parts["ce"]
+  assert (got.steps, got.student.layers) == (7, (0, 1))
+  assert (kd.method.tau, kd.weight.end, ce.weight) == (2.0, 0.25, 0.2)
+  assert got.teachers["teacher"].ref == "there"
+  assert (got.optimizer.lr, got.data.seq_len, got.mesh.tensor) == (0.01, 64, 2)
+  assert got.method.parts["kd"].weight.start == 1.0
+
+
+def test_a_number_replaces_a_schedule_and_an_absent_value():
+  assert config.override(tiny(), ["--ema", "0.99"]).ema == 0.99
+  got = config.override(tiny(), ["--method.parts.kd.weight=0.5"])
+  assert got.method.parts["kd"].weight == 0.5
+  assert config.override(tiny(), ["--steps", "5"]).ema is None
+
+
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    ("--stepz 4", "--steps"),
+    ("--steps many", "int"),
+    ("--method.parts.kd.method.divergence klx", "forward_kl"),
+    ("--optimizer.lrr 1", "--optimizer.lr"),
+  ],
+)
+def test_a_wrong_flag_ends_with_exit_code_2(flags, said, capsys):
+  with pytest.raises(SystemExit) as stop:
+    config.override(tiny(), flags.split())
+  assert stop.value.code == 2
+  shown = capsys.readouterr()
+  assert said in shown.err + shown.out
+  assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+  ("body", "said"),
+  [
+    ("import jdistill\nx = 1 +\n", r"line 2: SyntaxError"),
+    ("x = 1\n", "get_config"),
+    ("def get_config():\n  return 3\n", "returned int"),
+    (
+      "from jdistill import config\ndef get_config():\n"
+      "  return config.Confg(steps=3)\n",
+      "line 3: AttributeError.*Confg",
+    ),
+  ],
+)
+def test_a_broken_config_file_names_the_line(tmp_path, body, said):
+  path = tmp_path / "broken.py"
+  path.write_text(body)
+  with pytest.raises(types.UserError, match=said) as caught:
+    config.load(path)
+  assert str(path) in str(caught.value)
+
+
+def test_a_missing_config_file_shows_its_neighbours(tmp_path):
+  (tmp_path / "mine.py").write_text("")
+  with pytest.raises(types.UserError, match=r"does not exist.*mine\.py"):
+    config.load(tmp_path / "min.py")
+
+
+@pytest.mark.parametrize(
+  ("tree", "said"),
+  [
+    ({"type": "os.system", "x": 1}, "not a public class"),
+    ({"type": "jdistill.methods.KD", "tua": 2}, "has no field tua"),
+    ({"own": "my.Module", "text": "Module()"}, "class of your own"),
+  ],
+)
+def test_json_builds_nothing_but_public_configs(tree, said):
+  with pytest.raises(types.UserError, match=said):
+    config_json.decode(tree)
+
+
+def test_differences_are_named_with_their_path():
+  old = config_json.encode(tiny())
+  new = config_json.encode(
+    dataclasses.replace(tiny(), seed=4, optimizer=optim.AdamW(lr=0.5))
+  )
+  assert sorted(config.changed(old, new)) == [
+    "optimizer.lr: 0.001 -> 0.5",
+    "seed: 0 -> 4",
+  ]
