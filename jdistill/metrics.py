@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run says of itself: `metrics.jsonl`, TensorBoard, a progress bar."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -35,6 +37,55 @@ def add(metrics: Iterable[types.Metrics]) -> dict[str, types.Mean]:
         else types.Mean(old.sum + mean.sum, old.weight + mean.weight)
       )
   return total
+
+
+class Clock:
+  """Speed of the steps themselves: evaluations and saves are left out."""
+
+  def __init__(self):
+    self._last, self._last_cpu = time.perf_counter(), time.process_time()
+    self._seconds: list[float] = []
+    self._waited = self._away = self._away_cpu = self._cpu = 0.0
+
+  def tick(self, tokens: int) -> dict[str, float]:
+    """Says that a step of so many tokens is over.
+
+    Returns: its `seconds`, `tokens_per_s`, the share `data_wait` that was
+      spent waiting for data, and `cpu_seconds` of all steps since the start.
+    """
+    now, cpu = time.perf_counter(), time.process_time()
+    took = max(now - self._last - self._away, 1e-9)
+    self._cpu += cpu - self._last_cpu - self._away_cpu
+    row = {
+      "seconds": took,
+      "tokens_per_s": tokens / took,
+      "data_wait": min(self._waited / took, 1.0),
+      "cpu_seconds": self._cpu,
+    }
+    self._last, self._last_cpu = now, cpu
+    self._away = self._away_cpu = self._waited = 0.0
+    self._seconds = [*self._seconds[-20:], took]
+    return row
+
+  def left(self, steps: int) -> str:
+    """The time that so many steps will take, from the median of the last."""
+    seconds = int(steps * float(np.median(self._seconds)))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Around what waits for data."""
+    begin = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - begin
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Around what is no part of a step."""
+    begin, cpu = time.perf_counter(), time.process_time()
+    yield
+    self._away += time.perf_counter() - begin
+    self._away_cpu += time.process_time() - cpu
 
 
 class Writer:

@@ -9,7 +9,6 @@ import pathlib
 import shlex
 import signal
 import sys
-import time
 from typing import Any, Literal
 
 import jax
@@ -139,7 +138,7 @@ class _Loop:
   def run(self, state: types.TrainState) -> dict[str, Any]:
     config, step = self.built.config, int(state.step)
     self.writer = metrics.Writer(self.workdir, from_step=step + (step > 0))
-    self.clock = _Clock()
+    self.clock = metrics.Clock()
     pending: tuple[int, Any] | None = None
     if step in (0, config.steps) or step % config.eval_every == 0:
       self._evaluate(state, step, self._missing(step))
@@ -414,43 +413,6 @@ def _describe(built: run.Run, loader, workdir, log) -> None:
   log(f"student: {size:.1f} M parameters{kept}")
   sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
   log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: {workdir}")
-
-
-class _Clock:
-  """Speed of the steps themselves: evaluations and saves are left out."""
-
-  def __init__(self):
-    self.last = time.perf_counter()
-    self.seconds: list[float] = []
-    self.waited = self.away = 0.0
-
-  def tick(self, tokens: int) -> dict[str, float]:
-    now = time.perf_counter()
-    took = max(now - self.last - self.away, 1e-9)
-    row = {
-      "seconds": took,
-      "tokens_per_s": tokens / took,
-      "data_wait": min(self.waited / took, 1.0),
-    }
-    self.last, self.away, self.waited = now, 0.0, 0.0
-    self.seconds = [*self.seconds[-20:], took]
-    return row
-
-  def left(self, steps: int) -> str:
-    seconds = int(steps * float(np.median(self.seconds)))
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-  @contextlib.contextmanager
-  def waiting(self):
-    begin = time.perf_counter()
-    yield
-    self.waited += time.perf_counter() - begin
-
-  @contextlib.contextmanager
-  def paused(self):
-    begin = time.perf_counter()
-    yield
-    self.away += time.perf_counter() - begin
 
 
 def _progress(step: int, steps: int):
