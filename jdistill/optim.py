@@ -207,16 +207,19 @@ class Freeze:
 
 
 def trainable(
-  freezes: tuple[Freeze, ...], params: types.PyTree
+  freezes: tuple[Freeze, ...],
+  params: types.PyTree,
+  movable: types.PyTree | None = None,
 ) -> types.PyTree | None:
   """Masks, 1 where a parameter moves, that broadcast over each parameter.
 
   Args:
     freezes: what stays.
     params: nested dict of arrays or shapes, the trained tree.
+    movable: a bool for each parameter that may move at all; None for all.
   Returns: float32 NumPy arrays [] or [L, 1, ...], or None if all moves.
   """
-  if not freezes:
+  if not freezes and movable is None:
     return None
   flat, tree = jax.tree_util.tree_flatten_with_path(params)
   names = [path_of(path) for path, _ in flat]
@@ -243,4 +246,8 @@ def trainable(
       ).copy()
       full[start:stop] = 0
       masks[i] = full
+  if movable is not None:
+    masks = [
+      m * b for m, b in zip(masks, tree.flatten_up_to(movable), strict=True)
+    ]
   return jax.tree.unflatten(tree, masks)

@@ -209,7 +209,7 @@ def build(
     method,
     optimizer,
     microbatches=config.microbatches,
-    mask=optim.trainable(config.freeze, params),
+    mask=optim.trainable(config.freeze, params, _movable(models, params)),
     ema=config.ema,
     seed=config.seed,
   )
@@ -311,6 +311,14 @@ def batch_shapes(spec: data.TextData | data.ArrayData, local: types.Batch):
     lambda x: jax.ShapeDtypeStruct((spec.batch_size, *x.shape[1:]), x.dtype),
     local,
   )
+
+
+def _movable(models: Models, params: types.PyTree) -> types.PyTree | None:
+  student = models.student.trainable()
+  if student is None:
+    return None
+  method = jax.tree.map(lambda _: True, params["method"])
+  return {"student": student, "method": method}
 
 
 def _rules(config: config_lib.Config) -> dict[str, str | None]:

@@ -57,7 +57,11 @@ def make_loss(
     speakers = _speakers(
       student, teachers, method, params, teacher_params, batch
     )
-    return method.loss(params["method"], *speakers, batch, ctx)
+    loss = method.loss(params["method"], *speakers, batch, ctx)
+    said = speakers[0].said.values()
+    return dataclasses.replace(
+      loss, updates={k: v for o in said for k, v in o.updates.items()}
+    )
 
   return loss
 
@@ -106,9 +110,14 @@ def make_gradient(
 
     parts = split_rows((batch, keys), microbatches)
     first = jax.tree.map(lambda x: x[0], parts)
-    zeros = jax.tree.map(
-      lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(one, *first)
-    )
+    shapes = jax.eval_shape(one, *first)
+    if shapes[1].updates:
+      raise types.UserError(
+        f"microbatches={microbatches}: the student keeps "
+        f"{', '.join(shapes[1].updates)} of each batch, so splitting it would "
+        "change the result; use microbatches=1"
+      )
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return jax.lax.scan(body, zeros, parts)[0]
 
   return gradient
@@ -153,6 +162,7 @@ def make_train_step(
     grads = _masked(grads, mask)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params: Any = optax.apply_updates(state.params, _masked(updates, mask))
+    params["student"] = {**params["student"], **loss.updates}
     extra: dict[str, types.PyTree] = dict(state.extra)
     if ema is not None:
       rate = schedules.at(ema, state.step)
@@ -208,9 +218,10 @@ def make_eval_step(
 
   def eval_step(params, teacher_params, batch):
     view = batch["student"]
-    outputs = {"student": student.bind(params)(view)}
+    outputs = {"student": student.for_evaluation().bind(params)(view)}
     if teacher is not None:
-      outputs["teacher"] = teacher.bind(teacher_params)(view)
+      judge = teacher.for_evaluation().bind(teacher_params)
+      outputs["teacher"] = judge(view)
     vocab = min(o.head.vocab_size for o in outputs.values())
     streams = {
       k: types.Dense(o.hidden, o.head.cut(vocab)) for k, o in outputs.items()
@@ -257,7 +268,9 @@ def _speakers(student, teachers, method, params, teacher_params, batch):
   )
   frozen = jax.lax.stop_gradient(teacher_params)
   voices = {
-    name: Speaker(arch.bind(frozen[name]), batch, wants.get(name, ()))
+    name: Speaker(
+      arch.for_evaluation().bind(frozen[name]), batch, wants.get(name, ())
+    )
     for name, arch in teachers.items()
   }
   return learner, voices

@@ -200,10 +200,12 @@ class Loss:
 
   `total` is already divided by the denominators of the *global* batch, so
   totals of microbatches and devices add up; it alone carries gradients.
+  `updates` are the student's own, such as batch statistics; the step adds them.
   """
 
   total: Leaf  # []
   metrics: dict[str, Mean]
+  updates: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @pytree

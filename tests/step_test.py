@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jdistill import (
   config,
@@ -21,6 +22,7 @@ from jdistill import (
   sharding,
   types,
 )
+from jdistill import models as models_lib
 from jdistill.models import DecoderConfig, Segment
 
 B, T, V, STEPS = 8, 8, 32, 20
@@ -228,3 +230,72 @@ def test_a_teacher_that_is_not_there_is_named():
   models = run.Models({}, STUDENT, None, None)
   with pytest.raises(types.UserError, match="needs a teacher named 'teacher'"):
     run.build(alone, models, batch(0))
+
+
+class Normalised(nn.Module):
+  """Somebody's own classifier, with statistics beside its parameters."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.Dense(6)(x)
+    x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
+    return nn.Dense(3)(nn.relu(x))
+
+
+def classifier(**changes) -> tuple[run.Run, types.Batch]:
+  student = models_lib.LinenArchitecture(
+    Normalised(),
+    kind="inputs",
+    shape=(4,),
+    kwargs={"train": True},
+    eval_kwargs={"train": False},
+    mutable=("batch_stats",),
+  )
+  made = config.Config(
+    student=config.Fresh(student),
+    method=methods.CrossEntropy(),
+    data=data.ArrayData("npz:none.npz", batch_size=B),
+    optimizer=optim.AdamW(lr=1e-2, weight_decay=0.5),
+    steps=STEPS,
+    **changes,
+  )
+  rng = np.random.default_rng(0)
+  view = types.Examples(
+    rng.normal(2.0, 3.0, size=(B, 4)).astype(np.float32),
+    rng.integers(3, size=B).astype(np.int32),
+    np.ones(B, np.float32),
+  )
+  rows = types.Batch({"student": view}, {}, np.arange(B, dtype=np.int32))
+  models = run.Models({}, student, None, None)
+  return run.build(made, models, rows, devices=jax.devices()[:1]), rows
+
+
+def test_batch_statistics_follow_the_batches_and_serve_evaluation():
+  built, rows = classifier()
+  with jax.set_mesh(built.mesh):
+    placed = sharding.place_rows(rows, built.mesh)
+    state = built.init_state({})
+    before = jax.device_get(state.params["student"])
+    state, _ = built.train_step(state, {}, placed)
+    after = jax.device_get(state.params["student"])
+    sums = built.eval_step(state.params["student"], {}, placed)
+  dense = before["params"]["Dense_0"]
+  hidden = rows["student"].inputs @ dense["kernel"] + dense["bias"]
+  stats = after["batch_stats"]["BatchNorm_0"]
+  np.testing.assert_allclose(stats["mean"], hidden.mean(0) / 2, rtol=1e-4)
+  np.testing.assert_allclose(stats["var"], (1 + hidden.var(0)) / 2, rtol=1e-4)
+  logits = Normalised().apply(after, rows["student"].inputs, train=False)
+  log_probs = jax.nn.log_softmax(logits)
+  expected = -log_probs[np.arange(B), rows["student"].targets].mean()
+  np.testing.assert_allclose(float(sums["ce"].sum) / B, expected, rtol=1e-5)
+
+
+def test_batch_statistics_refuse_accumulation():
+  built, rows = classifier(microbatches=2)
+  with (
+    jax.set_mesh(built.mesh),
+    pytest.raises(types.UserError, match="keeps batch_stats of each batch"),
+  ):
+    built.train_step(
+      built.init_state({}), {}, sharding.place_rows(rows, built.mesh)
+    )

@@ -73,7 +73,10 @@ class Adapter(base.Architecture):
     inputs: what the model is called with, from a view.
     outputs: what the model's return value means, given the parameters.
     kwargs: further keyword arguments of every call.
-    mutable: collections that a call updates; none for a teacher.
+    mutable: collections that a call updates while it is trained. Padding rows
+      of a batch enter its statistics, and gradient accumulation is refused.
+    eval_kwargs: keyword arguments that differ for a teacher and in evaluation,
+      where nothing is mutable: {"train": False}, say.
   """
 
   kind: Literal["tokens", "inputs"] = "tokens"
@@ -83,10 +86,13 @@ class Adapter(base.Architecture):
   outputs: Callable[[Any, types.PyTree], types.Outputs] = as_logits
   kwargs: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
   mutable: tuple[str, ...] = ()
+  eval_kwargs: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
 
   def __post_init__(self):
     # Hashable, so that jit may close over the architecture.
-    object.__setattr__(self, "kwargs", tuple(sorted(dict(self.kwargs).items())))
+    for name in ("kwargs", "eval_kwargs"):
+      given = dict(getattr(self, name))
+      object.__setattr__(self, name, tuple(sorted(given.items())))
     object.__setattr__(self, "shape", tuple(self.shape))
     object.__setattr__(self, "mutable", tuple(self.mutable))
 
@@ -100,6 +106,10 @@ class Adapter(base.Architecture):
       name: jax.tree.map(lambda _, move=(name == "params"): move, tree)
       for name, tree in self.shapes().items()
     }
+
+  def for_evaluation(self) -> "Adapter":
+    kwargs = {**dict(self.kwargs), **dict(self.eval_kwargs)}
+    return dataclasses.replace(self, kwargs=kwargs, mutable=(), eval_kwargs=())
 
   def example(self) -> types.View:
     """A view of one row of zeros."""

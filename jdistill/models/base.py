@@ -35,6 +35,14 @@ class Architecture(abc.ABC):
   def bind(self, params: types.PyTree) -> types.Model:
     """The model with these parameters."""
 
+  def trainable(self) -> types.PyTree | None:
+    """A bool for each parameter that an optimizer may move; None for all."""
+    return None
+
+  def for_evaluation(self) -> "Architecture":
+    """The model as a teacher or under evaluation: it updates nothing."""
+    return self
+
   def shapes(self) -> types.PyTree:
     """The parameters' shapes and dtypes; nothing is allocated."""
     return jax.eval_shape(self.init, jax.random.key(0))
