@@ -198,7 +198,8 @@ def report(argv: list[str]) -> int:
   parser = argparse.ArgumentParser(
     prog="jdistill report",
     description="Write report.html: one file, plots included. Several runs "
-    "are compared on one page.",
+    "are compared on one page. As markdown or json: a table of final figures "
+    "on standard output, runs that differ only in their seed as one row.",
   )
   parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
   parser.add_argument(
@@ -207,9 +208,15 @@ def report(argv: list[str]) -> int:
     metavar="FILE",
     help="default: report.html in the run; in this directory for several",
   )
+  parser.add_argument(
+    "--format", choices=("html", "markdown", "json"), default="html"
+  )
   args = parser.parse_args(argv)
   from jdistill import report as report_lib
 
+  if args.format != "html":
+    print(report_lib.figures(*args.runs, format=args.format))
+    return 0
   print(report_lib.write(*args.runs, to=args.to))
   return 0
 

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a report."""
 
+import json
 import pathlib
+from typing import Literal
 
 from jdistill import types
 from jdistill.report.compare import compare, named_apart
 from jdistill.report.record import read_run
+from jdistill.report.results import markdown, results
 from jdistill.report.single import one_run
 
 
@@ -35,3 +38,20 @@ def write(*runs: pathlib.Path, to: pathlib.Path | None = None) -> pathlib.Path:
   part.write_text(text, encoding="utf-8")
   part.replace(path)
   return path
+
+
+def figures(
+  *runs: pathlib.Path, format: Literal["markdown", "json"] = "markdown"
+) -> str:
+  """Final figures of runs as text: a Markdown table or JSON.
+
+  Args:
+    runs: run directories; those that differ only in their seed are one row.
+    format: of the text.
+  Raises: UserError for a directory that is no run.
+  """
+  records = [read_run(pathlib.Path(run)) for run in runs]
+  found = results(named_apart(records))
+  if format == "json":
+    return json.dumps(found, indent=1)
+  return markdown(found)

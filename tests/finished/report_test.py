@@ -210,3 +210,35 @@ def test_plots_take_their_colours_from_the_page(log_y):
   said = Checked(svg).text
   assert "a<$b$" in said
   assert ("1M" in said) == log_y
+
+
+def test_runs_that_differ_in_their_seed_are_one_row(finished, tmp_path):
+  shutil.copytree(finished, tmp_path / "again")
+  config = json.loads((finished / "config.json").read_text())
+  (tmp_path / "again" / "config.json").write_text(
+    json.dumps(config | {"seed": 1})
+  )
+  rows = [json.loads(r) for r in (finished / "metrics.jsonl").open()]
+  moved = [r | {"eval/kl": r["eval/kl"] + 0.2} if "eval/kl" in r else r
+           for r in rows]  # fmt: skip
+  (tmp_path / "again" / "metrics.jsonl").write_text(
+    "".join(json.dumps(r) + "\n" for r in moved)
+  )
+  shutil.copytree(finished, tmp_path / "faster")
+  config["optimizer"]["lr"]["peak"] = 0.25
+  (tmp_path / "faster" / "config.json").write_text(json.dumps(config))
+  runs = (finished, tmp_path / "again", tmp_path / "faster")
+  found = json.loads(report.figures(*runs, format="json"))
+  both, one = found["rows"]
+  last = rows[-1]["eval/kl"]
+  assert (both["seeds"], one["seeds"]) == ([0, 1], [0])
+  kl = both["evals"]["eval"]["kl"]
+  assert kl["mean"] == pytest.approx(last + 0.1)
+  assert kl["std"] == pytest.approx(0.2 / 2**0.5)
+  assert one["evals"]["eval"]["kl"] == {"mean": last, "std": None}
+  assert both["tokens"] == 4 * 32 * 8
+  assert both["cpu_seconds"] > 0
+  text = report.figures(*runs)
+  assert f"| {last + 0.1:.3f} ± 0.141 |" in text
+  assert text.count("| teacher |") == 1
+  assert text.count("tiny.py --workdir") == 3
