@@ -5,6 +5,7 @@
 import json
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -103,14 +104,15 @@ class Checkpoints:
       state=self._ocp.args.StandardRestore(like),
       position=self._ocp.args.JsonRestore(),
     )
+    where = pathlib.Path(self._manager.directory) / str(step)
     try:
+      _check_layout(where, like)
       found: Any = self._manager.restore(step, args=args)
+    except types.UserError:  # whole, but of another layout: it stays
+      raise
     except Exception as error:
       self._damaged.add(step)
-      where = self._manager.directory / str(step)
-      raise types.UserError(
-        f"checkpoint {where} cannot be read: {_first_line(error)}"
-      ) from error
+      raise _unreadable(where, error) from error
     return Restored(step, found.state, found.position)
 
   def reached_preemption(self, step: int) -> bool:
@@ -137,10 +139,11 @@ def restore_params(directory: pathlib.Path, step: int, like: types.PyTree):
     directory: a run's `checkpoints/`.
     step: which.
     like: shapes with dtypes and shardings.
+  Raises: UserError if it is damaged or has other parameters than `like`.
   """
   import orbax.checkpoint as ocp
 
-  path = pathlib.Path(directory).absolute() / str(step) / "state"
+  where = pathlib.Path(directory).absolute() / str(step)
   item = {"params": {"student": like}}
   restore_args = jax.tree.map(
     lambda s: ocp.ArrayRestoreArgs(
@@ -149,27 +152,74 @@ def restore_params(directory: pathlib.Path, step: int, like: types.PyTree):
     item,
   )
   try:
+    _check_layout(where, item, under="params/student/")
     with ocp.PyTreeCheckpointer() as reader:
       found = reader.restore(
-        path,
+        where / "state",
         args=ocp.args.PyTreeRestore(
           item=item, restore_args=restore_args, partial_restore=True
         ),
       )
+  except types.UserError:
+    raise
   except Exception as error:
-    raise types.UserError(
-      f"checkpoint {path} cannot be read: {_first_line(error)}"
-    ) from error
+    raise _unreadable(where, error) from error
   return found["params"]["student"]
 
 
-def _metric(metrics: dict[str, float] | None, name: str) -> float:
-  return math.inf if metrics is None else metrics.get(name, math.inf)
+def _check_layout(
+  where: pathlib.Path, like: types.PyTree, *, under: str = ""
+) -> None:
+  """Compares names and shapes with those of a checkpoint, from its metadata.
+
+  Orbax itself says of a difference only that there is one, or fills the gap.
+  """
+  import orbax.checkpoint as ocp
+
+  tree = ocp.PyTreeCheckpointHandler().metadata(where / "state").tree
+  found = {k: v for k, v in _shapes(tree).items() if k.startswith(under)}
+  wanted = _shapes(like)
+  both = wanted.keys() & found.keys()
+  differences = {
+    "it lacks": sorted(wanted.keys() - both),
+    "it has beside": sorted(found.keys() - both),
+    "of another shape is": [
+      f"{name} {found[name]}, expected {wanted[name]}"
+      for name in sorted(both)
+      if found[name] != wanted[name]
+    ],
+  }
+  said = [f"{k} {_some(v)}" for k, v in differences.items() if v]
+  if said:
+    raise types.UserError(
+      f"checkpoint {where} has other arrays than this run: {'; '.join(said)}. "
+      "It comes from another config or another version of jdistill"
+    )
 
 
-def _first_line(error: Exception) -> str:
+def _shapes(tree: types.PyTree) -> dict[str, tuple[int, ...]]:
+  """Shapes by path; the same for a state and for what Orbax notes of it."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _some(names: Sequence[str]) -> str:
+  more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+  return ", ".join(names[:3]) + more
+
+
+def _unreadable(where: pathlib.Path, error: Exception) -> types.UserError:
   lines = str(error).strip().splitlines()
-  return f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]
+  said = f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]
+  return types.UserError(f"checkpoint {where} cannot be read: {said}")
+
+
+def _metric(metrics: dict[str, float] | None, name: str) -> float:
+  """What is compared; a run that failed is never the best."""
+  value = math.inf if metrics is None else metrics.get(name, math.inf)
+  return math.inf if math.isnan(value) else value
 
 
 def dump_json(path: pathlib.Path, value: Any) -> None:

@@ -91,6 +91,8 @@ class Clock:
 class Writer:
   """Writes rows of metrics, each with its step, as they come.
 
+  Of several processes the first writes; in the others nothing happens.
+
   Args:
     directory: of the run.
     from_step: rows of this step and later are dropped first: they belong to
@@ -100,18 +102,26 @@ class Writer:
   def __init__(self, directory: pathlib.Path, *, from_step: int = 0):
     from tensorboardX import SummaryWriter
 
-    self._path = directory / "metrics.jsonl"
-    if self._path.exists():
+    self._file = self._board = None
+    if jax.process_index() != 0:
+      return
+    path = directory / "metrics.jsonl"
+    if path.exists():
       kept = [r for r in read(directory) if r["step"] < from_step]
-      temp = self._path.with_suffix(".tmp")
+      temp = path.with_suffix(".tmp")
       temp.write_text("".join(json.dumps(r) + "\n" for r in kept))
-      temp.replace(self._path)
-    self._file = self._path.open("a")
+      temp.replace(path)
+    self._file = path.open("a")
+    # Files are named by the second, and one of the same name is overwritten.
     self._board = SummaryWriter(
-      str(directory / "tensorboard"), purge_step=from_step
+      str(directory / "tensorboard"),
+      purge_step=from_step,
+      filename_suffix=f".{time.time_ns()}",
     )
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
+    if self._file is None or self._board is None:
+      return
     self._file.write(json.dumps({"step": step, **row}) + "\n")
     self._file.flush()
     for name, value in row.items():
@@ -119,8 +129,9 @@ class Writer:
         self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
-    self._file.close()
-    self._board.close()
+    if self._file is not None and self._board is not None:
+      self._file.close()
+      self._board.close()
 
 
 def read(directory: pathlib.Path) -> list[dict[str, Any]]:

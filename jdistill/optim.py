@@ -107,14 +107,23 @@ class Muon(Optimizer):
 
 
 def make(
-  optimizer: Optimizer, axes: types.PyTree
+  optimizer: Optimizer, axes: types.PyTree, mask: types.PyTree | None = None
 ) -> optax.GradientTransformation:
   """The optax chain: clip, update rule, per-group rates.
 
   Args:
     optimizer: its configuration.
     axes: logical axes, a tuple for every trained parameter.
+    mask: of `trainable`; parameters that stay as a whole get no moments and
+      no updates.
   """
+  if mask is not None and not all(jax.tree.leaves(moves(mask))):
+    moving = map_axes(
+      lambda a, m: a if m else optax.MaskedNode(), axes, moves(mask)
+    )
+    return optax.partition(
+      {True: make(optimizer, moving), False: optax.set_to_zero()}, moves(mask)
+    )
   chain = []
   if optimizer.clip_norm is not None:
     chain.append(optax.clip_by_global_norm(optimizer.clip_norm))
@@ -124,9 +133,18 @@ def make(
   return optax.chain(*chain)
 
 
-def map_axes(fn, axes: types.PyTree) -> types.PyTree:
+def moves(mask: types.PyTree) -> types.PyTree:
+  """Of masks by `trainable`: a bool each, False where nothing moves."""
+  return jax.tree.map(lambda m: bool(np.any(m)), mask)
+
+
+def map_axes(fn, axes: types.PyTree, *rest: types.PyTree) -> types.PyTree:
   """Maps over a tree whose leaves are tuples of axis names."""
-  return jax.tree.map(fn, axes, is_leaf=lambda x: isinstance(x, tuple))
+  return jax.tree.map(fn, axes, *rest, is_leaf=_is_axes)
+
+
+def _is_axes(x: Any) -> bool:
+  return isinstance(x, tuple) and not isinstance(x, optax.MaskedNode)
 
 
 def path_of(path) -> str:
@@ -166,9 +184,7 @@ def is_matrix(axes: tuple[str | None, ...]) -> bool:
 
 def _scale_groups(rates, axes) -> optax.GradientTransformation:
   paths = jax.tree_util.tree_map_with_path(
-    lambda path, _: path_of(path),
-    axes,
-    is_leaf=lambda x: isinstance(x, tuple),
+    lambda path, _: path_of(path), axes, is_leaf=_is_axes
   )
   names = jax.tree.leaves(paths)
   for pattern in rates:

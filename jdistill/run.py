@@ -189,7 +189,8 @@ def build(
     "student": models.student.axes(),
     "method": jax.tree.map(lambda s: (None,) * len(s.shape), params["method"]),
   }
-  optimizer = optim.make(config.optimizer, axes)
+  mask = optim.trainable(config.freeze, params, _movable(models, params))
+  optimizer = optim.make(config.optimizer, axes, mask)
   shapes = jax.eval_shape(
     lambda: _fresh_state(
       config,
@@ -209,7 +210,7 @@ def build(
     method,
     optimizer,
     microbatches=config.microbatches,
-    mask=optim.trainable(config.freeze, params, _movable(models, params)),
+    mask=mask,
     ema=config.ema,
     seed=config.seed,
   )

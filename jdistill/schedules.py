@@ -8,10 +8,14 @@ so that a run compiles once whatever they do.
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+
+from jdistill import types
+
+Shape = Literal["cosine", "linear", "constant"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +77,13 @@ class WarmupDecay(Schedule):
   steps: int | None = None
   warmup: int = 0
   final: float = 0.0
-  shape: str = "cosine"
+  shape: Shape = "cosine"
 
   def __post_init__(self):
-    if self.shape not in ("cosine", "linear", "constant"):
-      raise ValueError(
-        f"WarmupDecay.shape is {self.shape!r}; choose cosine, linear, constant"
+    if self.shape not in get_args(Shape):
+      raise types.UserError(
+        f"WarmupDecay.shape is {self.shape!r}; choose one of "
+        f"{', '.join(get_args(Shape))}"
       )
 
   def __call__(self, step: jax.Array) -> jax.Array:

@@ -135,16 +135,22 @@ def like(
   """Shardings for a tree that holds copies of `params` among other things.
 
   Optimizer states carry moments shaped like the parameters, under the same
-  path; whatever matches path suffix and shape gets the parameter's sharding,
-  the rest is replicated.
+  path, and an average of weights is a copy of one branch; whatever matches
+  shape and end of the path, the branch's name left out or not, gets the
+  parameter's sharding. The rest is replicated, and so is what two branches
+  would divide differently.
   """
   flat, _ = jax.tree_util.tree_flatten_with_path(params)
-  known = {
-    (_names(path), leaf.shape): sharding
-    for (path, leaf), sharding in zip(
-      flat, jax.tree.leaves(shardings), strict=True
-    )
-  }
+  known: dict[tuple[tuple[str, ...], tuple[int, ...]], NamedSharding] = {}
+  inside: dict[tuple[tuple[str, ...], tuple[int, ...]], NamedSharding] = {}
+  for (path, leaf), place in zip(flat, jax.tree.leaves(shardings), strict=True):
+    names = _names(path)
+    known[names, leaf.shape] = place
+    if len(names) > 1:
+      key = names[1:], leaf.shape
+      same = inside.get(key, place) == place
+      inside[key] = place if same else replicated(mesh)
+  known = inside | known
   lengths = sorted({len(path) for path, _ in known}, reverse=True)
 
   def find(path, leaf):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jdistill import losses, schedules, types
+from jdistill import losses, optim, schedules, types
 from jdistill.methods import base
 from jdistill.models.base import Architecture
 
@@ -72,12 +72,14 @@ def make_gradient(
   method: base.Method,
   *,
   microbatches: int = 1,
+  mask: types.PyTree | None = None,
   seed: int = 0,
 ):
   """`gradient(params, teacher_params, batch, step) -> (grads, loss)`.
 
   The same gradient whatever the number of microbatches: denominators come
-  from the global batch before the first of them runs.
+  from the global batch before the first of them runs. Zero where `mask` is,
+  and not computed for parameters that stay as a whole.
   """
   loss_fn = make_loss(student, teachers, method)
   run_key = jax.random.key(seed)
@@ -97,13 +99,16 @@ def make_gradient(
       ctx = base.Context(step=step, keys=keys, norms=norms)
 
       def of(params):
+        if mask is not None:
+          params = _choose(mask, params, jax.lax.stop_gradient(params))
         loss = loss_fn(params, teacher_params, batch, ctx)
         return loss.total, loss
 
       return jax.grad(of, has_aux=True)(params)
 
     if microbatches == 1:
-      return one(batch, keys)
+      grads, loss = one(batch, keys)
+      return _masked(grads, mask), loss
 
     def body(carry, part):
       return jax.tree.map(jnp.add, carry, one(*part)), None
@@ -118,7 +123,8 @@ def make_gradient(
         "change the result; use microbatches=1"
       )
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.scan(body, zeros, parts)[0]
+    grads, loss = jax.lax.scan(body, zeros, parts)[0]
+    return _masked(grads, mask), loss
 
   return gradient
 
@@ -154,14 +160,15 @@ def make_train_step(
       "microbatches=1 and a smaller batch or a larger mesh"
     )
   gradient = make_gradient(
-    student, teachers, method, microbatches=microbatches, seed=seed
+    student, teachers, method, microbatches=microbatches, mask=mask, seed=seed
   )
 
   def train_step(state, teacher_params, batch):
     grads, loss = gradient(state.params, teacher_params, batch, state.step)
-    grads = _masked(grads, mask)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params: Any = optax.apply_updates(state.params, _masked(updates, mask))
+    if mask is not None:
+      params = _choose(mask, params, state.params)
     params["student"] = {**params["student"], **loss.updates}
     extra: dict[str, types.PyTree] = dict(state.extra)
     if ema is not None:
@@ -296,6 +303,13 @@ def _prepare(
     split_rows(batch, microbatches),
   )
   return method.prepare(join_rows(arrays), batch)
+
+
+def _choose(mask, moving, staying):
+  """Parameters of one tree, those that stay as a whole of the other."""
+  return jax.tree.map(
+    lambda m, a, b: a if m else b, optim.moves(mask), moving, staying
+  )
 
 
 def _masked(tree, mask):

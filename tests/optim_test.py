@@ -242,3 +242,35 @@ def test_freezes_that_fit_nothing(freeze, message):
 
 def test_nothing_frozen():
   assert optim.trainable((), {"w": jnp.zeros(2)}) is None
+
+
+@pytest.mark.parametrize(
+  "optimizer",
+  [
+    optim.AdamW(weight_decay=0.1, rates={"norm/*": 0.5}),
+    optim.Muon(weight_decay=0.1),
+  ],
+  ids=["adamw", "muon"],
+)
+def test_what_stays_as_a_whole_has_no_moments(optimizer):
+  params = SPEC.init(jax.random.key(0))
+  grads = SPEC.init(jax.random.key(1))
+  freezes = (optim.Freeze("embedding/*"), optim.Freeze("segment_0/*norm/*"))
+  mask = optim.trainable(freezes, params)
+  chain = optim.make(optimizer, SPEC.axes(), mask)
+  state = chain.init(params)
+  sizes = [x.size for x in jax.tree.leaves(state)]
+  assert params["embedding"]["weight"].size not in sizes
+  updates, _ = chain.update(grads, state, params)
+  # The same as where only the others exist, clipping included.
+  rest = {k: v for k, v in params.items() if k != "embedding"}
+  still = jax.tree.map(lambda g, m: g * m, grads, mask)
+  plain = optim.make(optimizer, SPEC.axes())
+  whole, _ = plain.update(still, plain.init(params), params)
+  moved = optim.moves(mask)
+  for name in rest:
+    jax.tree.map(
+      lambda u, w, m: np.testing.assert_allclose(u, w if m else 0 * w),
+      updates[name], whole[name], moved[name],
+    )  # fmt: skip
+  assert not updates["embedding"]["weight"].any()
