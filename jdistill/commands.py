@@ -215,7 +215,7 @@ def report(argv: list[str]) -> int:
   from jdistill import report as report_lib
 
   if args.format != "html":
-    print(report_lib.figures(*args.runs, format=args.format))
+    print(report_lib.summary(*args.runs, format=args.format))
     return 0
   print(report_lib.write(*args.runs, to=args.to))
   return 0

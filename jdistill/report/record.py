@@ -28,6 +28,7 @@ _NO_TERMS = (
   "grad_norm",
   "lr",
   "seconds",
+  "cpu_seconds",
   "tokens",
   "tokens_per_s",
   "data_wait",

@@ -40,7 +40,7 @@ def write(*runs: pathlib.Path, to: pathlib.Path | None = None) -> pathlib.Path:
   return path
 
 
-def figures(
+def summary(
   *runs: pathlib.Path, format: Literal["markdown", "json"] = "markdown"
 ) -> str:
   """Final figures of runs as text: a Markdown table or JSON.

@@ -228,7 +228,7 @@ def test_runs_that_differ_in_their_seed_are_one_row(finished, tmp_path):
   config["optimizer"]["lr"]["peak"] = 0.25
   (tmp_path / "faster" / "config.json").write_text(json.dumps(config))
   runs = (finished, tmp_path / "again", tmp_path / "faster")
-  found = json.loads(report.figures(*runs, format="json"))
+  found = json.loads(report.summary(*runs, format="json"))
   both, one = found["rows"]
   last = rows[-1]["eval/kl"]
   assert (both["seeds"], one["seeds"]) == ([0, 1], [0])
@@ -238,7 +238,7 @@ def test_runs_that_differ_in_their_seed_are_one_row(finished, tmp_path):
   assert one["evals"]["eval"]["kl"] == {"mean": last, "std": None}
   assert both["tokens"] == 4 * 32 * 8
   assert both["cpu_seconds"] > 0
-  text = report.figures(*runs)
+  text = report.summary(*runs)
   assert f"| {last + 0.1:.3f} ± 0.141 |" in text
   assert text.count("| teacher |") == 1
   assert text.count("tiny.py --workdir") == 3
