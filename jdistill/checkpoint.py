@@ -175,8 +175,10 @@ def _check_layout(
   Orbax itself says of a difference only that there is one, or fills the gap.
   """
   import orbax.checkpoint as ocp
+  from etils import epath
 
-  tree = ocp.PyTreeCheckpointHandler().metadata(where / "state").tree
+  handler = ocp.PyTreeCheckpointHandler()
+  tree = handler.metadata(epath.Path(where / "state")).tree
   found = {k: v for k, v in _shapes(tree).items() if k.startswith(under)}
   wanted = _shapes(like)
   both = wanted.keys() & found.keys()
