@@ -26,17 +26,37 @@ class Sum(base.Method):
 
   Parts that look at one token at a time share a single walk over the tokens,
   so the logits are computed once however many parts there are. Names of the
-  parts prefix the names of their metrics: `kd/kl`.
+  parts prefix the names of their metrics: `kd/kl`. A part whose weight is the
+  number 0 is left out, with the teachers that only it needs: a control arm by
+  a flag.
   """
 
   parts: dict[str, Part]
 
   @property
+  def active(self) -> dict[str, Part]:
+    """Parts that count.
+
+    Raises: UserError if there is none.
+    """
+    found = {
+      name: part
+      for name, part in self.parts.items()
+      if isinstance(part.weight, schedules.Schedule) or part.weight != 0
+    }
+    if not found:
+      raise types.UserError(
+        f"method: every part of the sum ({', '.join(self.parts) or 'none'}) "
+        "has weight 0, so there is nothing to learn"
+      )
+    return found
+
+  @property
   def batch_coupled(self) -> bool:  # pyrefly: ignore[bad-override]
-    return any(p.method.batch_coupled for p in self.parts.values())
+    return any(p.method.batch_coupled for p in self.active.values())
 
   def needs(self) -> base.Needs:
-    needs = [p.method.needs() for p in self.parts.values()]
+    needs = [p.method.needs() for p in self.active.values()]
     return base.Needs(
       views=_union(n.views for n in needs),
       teachers=_union(n.teachers for n in needs),
@@ -45,7 +65,7 @@ class Sum(base.Method):
 
   def wants(self) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
-    for part in self.parts.values():
+    for part in self.active.values():
       for name, features in part.method.wants().items():
         found[name] = _union((found.get(name, ()), features))
     return found
@@ -53,16 +73,19 @@ class Sum(base.Method):
   def init(
     self, key: jax.Array, shapes: Mapping[str, types.Outputs]
   ) -> types.PyTree:
-    keys = jax.random.split(key, len(self.parts))
+    # A key for each, so that a part left out changes no other's draw.
+    keys = dict(
+      zip(self.parts, jax.random.split(key, len(self.parts)), strict=True)
+    )
     return {
-      name: part.method.init(k, shapes)
-      for k, (name, part) in zip(keys, self.parts.items(), strict=True)
+      name: part.method.init(keys[name], shapes)
+      for name, part in self.active.items()
     }
 
   def norms(self, batch: types.Batch) -> dict[str, jax.Array]:
     return {
       base.join(name, norm): value
-      for name, part in self.parts.items()
+      for name, part in self.active.items()
       for norm, value in part.method.norms(batch).items()
     }
 
@@ -75,12 +98,12 @@ class Sum(base.Method):
   ) -> types.PyTree:
     found = {
       name: part.method.survey(params[name], student, teachers, batch)
-      for name, part in self.parts.items()
+      for name, part in self.active.items()
     }
     return None if all(v is None for v in found.values()) else found
 
   def prepare(self, arrays: types.PyTree, batch: types.Batch) -> types.Batch:
-    for name, part in self.parts.items():
+    for name, part in self.active.items():
       own = None if arrays is None else arrays[name]
       batch = part.method.prepare(own, batch)
     return batch
@@ -93,11 +116,11 @@ class Sum(base.Method):
     batch: types.Batch,
     ctx: base.Context,
   ) -> types.Loss:
-    weights = {k: schedules.at(p.weight, ctx.step) for k, p in
-               self.parts.items()}  # fmt: skip
+    active = self.active
+    weights = {k: schedules.at(p.weight, ctx.step) for k, p in active.items()}
     walks: dict[str, dict[str, tuple[base.TokenMethod, jax.Array]]] = {}
     total, metrics = jnp.zeros(()), {}
-    for name, part in self.parts.items():
+    for name, part in active.items():
       method = part.method
       if isinstance(method, base.TokenMethod):
         walks.setdefault(method.view(), {})[name] = (method, weights[name])

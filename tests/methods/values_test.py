@@ -263,3 +263,33 @@ def test_info_nce_needs_vectors():
     types.UserError, match=r"\(2, 3, 4\), expected one vector"
   ):
     method.init(jax.random.key(0), shapes)
+
+
+def test_a_part_of_weight_0_is_left_out_with_its_teacher():
+  parts = {
+    "kd": methods.Part(methods.KD(), 0.0),
+    "ce": methods.Part(methods.CrossEntropy(), 2.0),
+  }
+  method = methods.Sum(parts)
+  assert method.needs().teachers == ()
+  gradient = step.make_gradient(TABLE, {}, method)
+  params = {
+    "student": {"logits": jnp.asarray(Z, jnp.float32)},
+    "method": method.init(jax.random.key(0), {}),
+  }
+  grads, loss = jax.jit(gradient)(params, {}, ROWS, jnp.int32(0))
+  total, expected, _ = run(methods.CrossEntropy())
+  assert list(loss.metrics) == ["ce/ce"]
+  np.testing.assert_allclose(float(loss.total), 2 * total, rtol=1e-6)
+  np.testing.assert_allclose(
+    grads["student"]["logits"], 2 * expected, rtol=1e-5, atol=1e-7
+  )
+  # A schedule counts, even where it is 0 at first.
+  later = methods.Part(methods.KD(), schedules.Linear(0.0, 1.0, 10))
+  assert methods.Sum(parts | {"kd": later}).needs().teachers == ("teacher",)
+
+
+def test_a_sum_of_nothing_is_refused():
+  method = methods.Sum({"kd": methods.Part(methods.KD(), 0.0)})
+  with pytest.raises(types.UserError, match=r"kd.*weight 0"):
+    method.needs()
