@@ -32,8 +32,13 @@ def train(argv: list[str]) -> int:
   if args.fields:
     rest = ["--help"]
   config = config_lib.load(args.config, rest)
+  import jax
+
+  from jdistill import host_memory
   from jdistill import train as train_lib
 
+  if jax.default_backend() == "cpu":
+    host_memory.keep_freed_buffers()
   workdir = (
     args.workdir or pathlib.Path("runs") / pathlib.Path(args.config).stem
   )

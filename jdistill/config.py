@@ -12,6 +12,7 @@ import tyro
 
 from jdistill import data, methods, optim, schedules, sharding, types
 from jdistill.models.base import Architecture
+from jdistill.models.spec import Remat
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -81,7 +82,9 @@ class Config:
     tokenizer: a model reference whose tokenizer is used; default: that of the
       first teacher, else the student's.
     dtype: the student's compute dtype; its weights stay float32.
-    remat: what the student's backward pass recomputes to save memory.
+    remat: what the student's backward pass computes again instead of keeping
+      it: "elementwise" all but products, "dots" attention too, "full" whole
+      layers.
     mesh: sizes of the device mesh.
     rules: logical parameter axis -> mesh axis, over the defaults.
     microbatches: parts that a batch is worked off in, one after another.
@@ -104,7 +107,7 @@ class Config:
   evals: dict[str, Data] = dataclasses.field(default_factory=dict)
   tokenizer: str | None = None
   dtype: Dtype = "float32"
-  remat: Literal["none", "full", "dots"] = "none"
+  remat: Remat = "elementwise"
   mesh: sharding.MeshShape = dataclasses.field(
     default_factory=sharding.MeshShape
   )

@@ -110,7 +110,9 @@ def at(value: "float | Schedule", step: jax.Array) -> jax.Array:
 def resolve(tree: Any, steps: int) -> Any:
   """The same tree of frozen dataclasses, open `WarmupDecay`s given `steps`."""
   if isinstance(tree, WarmupDecay):
-    return dataclasses.replace(tree, steps=tree.steps or steps)
+    return (
+      dataclasses.replace(tree, steps=steps) if tree.steps is None else tree
+    )
   if isinstance(tree, dict):
     new = {k: resolve(v, steps) for k, v in tree.items()}
     return new if any(new[k] is not tree[k] for k in tree) else tree

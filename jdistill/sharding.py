@@ -42,7 +42,10 @@ def make_mesh(
 ) -> Mesh:
   """The mesh of a run.
 
-  Raises: UserError if the sizes do not multiply to the number of devices.
+  Sizes of 1, all three given, are a mesh of one device, however many a single
+  process has.
+
+  Raises: UserError if the sizes do not fit the number of devices.
   """
   devices = jax.devices() if devices is None else list(devices)
   sizes = dataclasses.asdict(shape)
@@ -53,13 +56,15 @@ def make_mesh(
     raise types.UserError(_no_mesh(sizes, len(devices)))
   if free:
     sizes[free[0]] = len(devices) // fixed
-  if math.prod(sizes.values()) != len(devices):
+  wanted = math.prod(sizes.values())
+  alone = wanted == 1 and jax.process_count() == 1
+  if wanted != len(devices) and not alone:
     raise types.UserError(_no_mesh(sizes, len(devices)))
   return jax.make_mesh(
     tuple(sizes.values()),
     tuple(sizes),
     axis_types=(AxisType.Auto,) * len(sizes),
-    devices=devices,
+    devices=devices[:wanted],
   )
 
 

@@ -9,6 +9,10 @@ from typing import Literal
 from jdistill.models.rope import Rope
 from jdistill.types import UserError
 
+Remat = Literal["none", "elementwise", "dots", "full"]
+"""What a backward pass computes again: nothing; all but products; all but
+products of activations with parameters; each layer from its input."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
@@ -73,7 +77,7 @@ class DecoderSpec:
   final_soft_cap: float | None = None
   context_length: int = 8192
   dtype: Literal["float32", "bfloat16"] = "float32"
-  remat: Literal["none", "full", "dots"] = "none"
+  remat: Remat = "elementwise"
 
   def __post_init__(self):
     for field in ("vocab_size", "width", "mlp_width", "num_heads", "head_dim"):

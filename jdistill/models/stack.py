@@ -19,6 +19,7 @@ UNLIMITED = 2**30
 """A window that no document fills."""
 
 POLICIES = {
+  "elementwise": jax.checkpoint_policies.dots_saveable,
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }

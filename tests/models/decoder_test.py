@@ -304,11 +304,23 @@ def test_gradients_reach_what_a_feature_depends_on():
   np.testing.assert_array_equal(per_layer > 0, [True, True, False])
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["elementwise", "dots", "full"])
 def test_remat_changes_no_gradient(remat):
   expected, _ = features_and_gradients("none")
   found, _ = features_and_gradients(remat)
   chex.assert_trees_all_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_remat_holds_less_memory():
+  params, view = params_of(MIXED), make_view(random_ids((2, 12)))
+
+  def held(remat):
+    config = dataclasses.replace(MIXED, remat=remat)
+    loss = lambda p: jnp.square(config.bind(p)(view).hidden).sum()  # noqa: E731
+    compiled = jax.jit(jax.grad(loss)).lower(params).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert held("full") < held("elementwise") < held("none")
 
 
 def test_wanting_nothing_costs_nothing():
