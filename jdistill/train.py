@@ -321,6 +321,7 @@ def find_tokenizer(config: Config, models: run.Models) -> Any:
   """The run's tokenizer, checked against every head; None without text."""
   if not isinstance(config.data, data.TextData):
     return None
+  origin = None
   if config.tokenizer is not None:
     found = tokenizers.load(config.tokenizer)
   else:
@@ -331,18 +332,18 @@ def find_tokenizer(config: Config, models: run.Models) -> Any:
         "tokenizer: neither teacher nor student brings one; name a model "
         "reference whose tokenizer the text is cut with"
       )
-    found = tokenizers.load(source.location)
+    origin = source.location
+    found = tokenizers.load(origin)
   tokenizers.check_head(found, models.student.vocab_size)
   if config.method.needs().same_vocabulary:
     for name, teacher in models.teachers.items():
-      _check_vocabulary(name, teacher, found)
+      tokenizers.check_head(found, teacher.architecture.vocab_size)
+      if teacher.location.kind != "orbax" and teacher.location != origin:
+        _check_vocabulary(name, teacher, found)
   return found
 
 
 def _check_vocabulary(name: str, teacher: pretrained.Found, tokenizer) -> None:
-  tokenizers.check_head(tokenizer, teacher.architecture.vocab_size)
-  if teacher.location.kind == "orbax":
-    return
   difference = tokenizers.vocabulary_difference(
     tokenizer, tokenizers.load(teacher.location)
   )

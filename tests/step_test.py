@@ -188,6 +188,13 @@ def test_the_average_of_weights_follows_its_recurrence():
   )
 
 
+def test_the_average_of_weights_is_divided_like_them():
+  places = make(mesh=(1, 4, 2), ema=0.9).state_shardings
+  assert places.extra["ema"] == places.params["student"]
+  parts = {place.spec for place in jax.tree.leaves(places.extra["ema"])}
+  assert len(parts) > 1
+
+
 def test_padding_rows_change_nothing():
   """The same rows with garbage where nothing counts."""
   built = make(devices=1)
