@@ -184,7 +184,7 @@ def _check_layout(
   both = wanted.keys() & found.keys()
   differences = {
     "it lacks": sorted(wanted.keys() - both),
-    "it has beside": sorted(found.keys() - both),
+    "it also has": sorted(found.keys() - both),
     "of another shape is": [
       f"{name} {found[name]}, expected {wanted[name]}"
       for name in sorted(both)

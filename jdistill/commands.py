@@ -32,13 +32,9 @@ def train(argv: list[str]) -> int:
   if args.fields:
     rest = ["--help"]
   config = config_lib.load(args.config, rest)
-  import jax
-
-  from jdistill import host_memory
   from jdistill import train as train_lib
 
-  if jax.default_backend() == "cpu":
-    host_memory.keep_freed_buffers()
+  _prepare()
   workdir = (
     args.workdir or pathlib.Path("runs") / pathlib.Path(args.config).stem
   )
@@ -91,6 +87,7 @@ def evaluate(argv: list[str]) -> int:
   models = args.pop("models")
   from jdistill import evaluate as evaluate_lib
 
+  _prepare()
   options = evaluate_lib.Options(**args)
   # Printed together at the end: programs read the last lines.
   rows = [row for ref in models for row in evaluate_lib.evaluate(ref, options)]
@@ -123,6 +120,7 @@ def generate(argv: list[str]) -> int:
   from jdistill import evaluate as evaluate_lib
   from jdistill import pretrained, sampling, tokenizers
 
+  _prepare()
   found = pretrained.find(args.model, dtype=args.dtype)
   tokenizer = tokenizers.load(found.location)
   tokenizers.check_head(tokenizer, found.architecture.vocab_size)
@@ -248,6 +246,12 @@ def models(argv: list[str]) -> int:
 
   rich.print(describe.table(rows))
   return 0
+
+
+def _prepare() -> None:
+  from jdistill import refs, startup
+
+  startup.prepare(refs.cache_directory() / "compiled")
 
 
 def _add(parser: argparse.ArgumentParser, flag: str, **kwargs) -> None:

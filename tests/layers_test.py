@@ -27,7 +27,7 @@ BANNED = {"utils", "helpers", "misc", "common", "manager"}
 ABOVE = "all above"
 LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("types",), ()),
-  (("host_memory",), ()),
+  (("startup",), ()),
   (("schedules",), ("types",)),
   (("losses",), ("types",)),
   (("gguf_file",), ("types",)),
