@@ -19,7 +19,7 @@ def prepare(cache: pathlib.Path) -> None:
   """
   import jax
 
-  if jax.config.jax_compilation_cache_dir is None:
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     # By default, programs that compile fast are not kept: most of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
