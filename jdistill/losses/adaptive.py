@@ -120,7 +120,7 @@ def adaptive_kl(
   fall to either side by their position; here they stay together, on the side
   that `boundary` names (ids as probable as the most probable: in the head).
 
-  References: Wu et al., 2024, arXiv:2404.02657, Sec. 4.
+  References: Wu et al., 2024, arXiv:2404.02657.
   Example:
     >>> student = jnp.log(jnp.array([0.7, 0.2, 0.1]))
     >>> teacher = jnp.log(jnp.array([0.6, 0.3, 0.1]))

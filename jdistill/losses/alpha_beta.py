@@ -113,8 +113,8 @@ def alpha_beta(
     tau: temperature dividing both logits; no tau**2 factor is applied here.
   Returns: [*B], unreduced; nats at (1, 0) and (0, 1). Negative orders weigh
     improbable ids by negative powers: then it may be huge, or infinite.
-  References: Wang et al., 2025 (ABKD), arXiv:2505.04560, Def. 3.1; Cichocki,
-    Cruces & Amari, 2011, doi:10.3390/e13010134.
+  References: Wang et al., 2025 (ABKD), arXiv:2505.04560; Cichocki, Cruces &
+    Amari, 2011, doi:10.3390/e13010134.
   Example:
     >>> student = jnp.log(jnp.array([0.9, 0.1]))
     >>> teacher = jnp.log(jnp.array([0.5, 0.5]))

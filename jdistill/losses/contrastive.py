@@ -44,8 +44,8 @@ def info_nce(
     symmetric: averages with the other direction, the teacher's rows among the
       student's.
   Returns: [N], unreduced.
-  References: van den Oord et al., 2018, arXiv:1807.03748, Eq. 4; Radford et
-    al., 2021, arXiv:2103.00020, Fig. 3 (symmetric).
+  References: van den Oord et al., 2018, arXiv:1807.03748; Radford et al., 2021,
+    arXiv:2103.00020 (symmetric).
   Example:
     >>> rows = jnp.eye(3)
     >>> print(info_nce(rows, rows).round(4))

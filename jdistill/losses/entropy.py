@@ -203,11 +203,11 @@ def dkd(
     teacher: [*B, V] logits; stopping gradients is the caller's job.
     targets: [*B] ids in [0, V): labels, or the teacher's most probable ids.
     alpha: weight of the target's part.
-    beta: weight of the others' part; the paper uses 1 to 8.
+    beta: weight of the others' part; the authors use 2 to 8.
     tau: temperature dividing both logits; the factor tau**2 *is* applied.
   Returns: [*B], unreduced. Ids that are -inf on either side are removed from
     both; TCKD is 0 where the target is one of them or is all that remains.
-  References: Zhao et al., 2022, arXiv:2203.08679, Eq. 7.
+  References: Zhao et al., 2022, arXiv:2203.08679.
   Example:
     >>> student = jnp.log(jnp.array([0.7, 0.2, 0.1]))
     >>> teacher = jnp.log(jnp.array([0.6, 0.3, 0.1]))

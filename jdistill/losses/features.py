@@ -81,7 +81,7 @@ def mse(
     bias: [E] of the projector, or None.
   Returns: [*B], unreduced over positions.
   Raises: UserError if the shapes do not fit.
-  References: Romero et al., 2014, arXiv:1412.6550, Eq. 3.
+  References: Romero et al., 2014, arXiv:1412.6550.
   Example:
     >>> print(mse(jnp.zeros((2, 4)), jnp.full((2, 4), 3.0)))
     [9. 9.]
@@ -110,8 +110,8 @@ def smooth_l1(
     bias: [E] of the projector, or None.
   Returns: [*B], unreduced over positions.
   Raises: UserError if the shapes do not fit.
-  References: Girshick, 2015, arXiv:1504.08083, Eq. 3; Li et al., 2024 (EAGLE),
-    arXiv:2401.15077, Sec. 4.2.
+  References: Girshick, 2015, arXiv:1504.08083; Li et al., 2024 (EAGLE),
+    arXiv:2401.15077.
   Example:
     >>> print(smooth_l1(jnp.array([0.0, 0.0]), jnp.array([0.5, 3.0])))
     1.3125
@@ -153,8 +153,8 @@ def cosine(
     bias: [E] of the projector, or None.
   Returns: [*B], unreduced over positions.
   Raises: UserError if the shapes do not fit.
-  References: Sanh et al., 2019, arXiv:1910.01108, Sec. 3; Sun et al., 2019,
-    arXiv:1908.09355, Eq. 7.
+  References: Sanh et al., 2019, arXiv:1910.01108; Sun et al., 2019,
+    arXiv:1908.09355.
   Example:
     >>> print(cosine(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0])))
     1.0
@@ -178,7 +178,7 @@ def layer_pairs(
       takes the teacher's last `num_student` layers.
   Returns: (student layer, teacher layer) for every student layer.
   Raises: UserError if the teacher has fewer layers.
-  References: Sun et al., 2019, arXiv:1908.09355, Sec. 3.2 (PKD-Skip, PKD-Last).
+  References: Sun et al., 2019, arXiv:1908.09355 (PKD-Skip, PKD-Last).
   Example:
     >>> layer_pairs(3, 12)
     ((0, 3), (1, 7), (2, 11))

@@ -8,10 +8,11 @@ g_h and g_l are the sums of |p - q| over the head (the most probable ids up to
 a mass of mu) and the tail of the teacher's distribution, without gradient:
 forward KL fits the head first, reverse KL the tail.
 
-Paper: Wu et al., 2024, arXiv:2404.02657, Sec. 4.
+Paper: Wu et al., 2024, arXiv:2404.02657.
 Fidelity: code.
-Departures: ids of equal probability at the boundary stay together instead of
-falling to either side by their position in a sort.
+Departures: paper and code differ in the id with which the mass passes mu, see
+`boundary`. Ids of equal probability there stay together instead of falling to
+either side by their position in a sort.
 """
 
 import dataclasses

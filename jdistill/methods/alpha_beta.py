@@ -8,7 +8,7 @@
 ids where the two differ most, a larger beta more to those the student is sure
 of.
 
-Paper: Wang et al., 2025, arXiv:2505.04560, Def. 3.1.
+Paper: Wang et al., 2025, arXiv:2505.04560.
 Fidelity: code.
 Departures: alpha, beta and alpha + beta may be 0, or near it, without a jump;
 the code switches to the limit's formula at exactly 0.

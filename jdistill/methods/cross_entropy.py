@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cross entropy with the data's own tokens or labels: no teacher.
 
-L = mean_t -log q(y_t)
+    L = mean_t -log q(y_t)
+
+Paper: none; maximum likelihood.
+Fidelity: reconstructed.
+Departures: none.
 """
 
 import dataclasses

@@ -9,8 +9,9 @@ NCKD that between their distributions over the others, renormalised. With beta
 = 1 - p(y) their sum is tau^2 KL(p || q): plain KD hushes the others exactly
 where the teacher is sure. w rises from 0 to 1 over `warmup` steps.
 
-Paper: Zhao, Cui, Song, Qiu & Liang, 2022, arXiv:2203.08679, Eq. 7; the warm-up
-and the label term are in the authors' code (mdistiller). Fidelity: code.
+Paper: Zhao, Cui, Song, Qiu & Liang, 2022, arXiv:2203.08679; the warm-up and the
+label term are in the authors' code (mdistiller).
+Fidelity: code.
 Departures: the code warms up over 20 epochs, in whole epochs; here it counts
 steps, and there is no warm-up unless `warmup` is set. `targets="teacher"`, the
 teacher's most probable token for the label, is for text and not in the paper.
@@ -31,7 +32,7 @@ from jdistill.methods import base
 class DKD(base.TokenMethod):
   """Decoupled KD beside cross entropy, mean over targets, in nats.
 
-  The paper uses beta from 1 to 8, larger for surer teachers. `ce` weighs the
+  The authors use beta from 2 to 8, larger for surer teachers. `ce` weighs the
   cross entropy with the data's labels; `targets` says what DKD splits off.
   """
 

@@ -7,10 +7,10 @@
 h student, g teacher features; d is the mean squared difference, 1 - cosine, or
 smooth L1; the affine projectors are trained with the student.
 
-Paper: Romero et al., 2014 (FitNets), arXiv:1412.6550, Eq. 3 (MSE with a
-regressor); Sun et al., 2019 (patient KD), arXiv:1908.09355, Sec. 3.2 (layer
-maps); Sanh et al., 2019 (DistilBERT), arXiv:1910.01108 (cosine).
-Fidelity: paper.
+Paper: Romero et al., 2014 (FitNets), arXiv:1412.6550 (MSE with a regressor);
+Sun et al., 2019 (patient KD), arXiv:1908.09355 (layer maps); Sanh et al., 2019
+(DistilBERT), arXiv:1910.01108 (cosine).
+Fidelity: reconstructed.
 Departures: FitNets trains up to one hint layer first and distils after; here
 all pairs are trained together, and a `Sum` puts other terms beside them.
 """

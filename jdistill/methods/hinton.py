@@ -6,7 +6,8 @@
 
 p teacher, q student; the superscript is the temperature, 1 in the CE.
 
-Paper: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531. Fidelity: paper.
+Paper: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531.
+Fidelity: code (mdistiller's; the paper came without).
 Departures: the paper leaves the weights of the two open ("a considerably lower
 weight" on the labels); lam = 0.9 and tau = 4 are the usual choice for small
 image classifiers. It weighs a cross entropy with soft targets, here it is the

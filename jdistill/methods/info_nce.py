@@ -5,12 +5,12 @@
     L = mean_i -log exp(s_ii / tau) / sum_j exp(s_ij / tau)
 
 s_ij is the similarity of the student's row i and the teacher's row j, both
-projected to one width. log N less the loss bounds their mutual information
+projected to one width. log N less the loss bounds their mutual information.
 from below.
 
-Paper: van den Oord, Li & Vinyals, 2018, arXiv:1807.03748, Eq. 4; as a
-distillation loss Tian, Krishnan & Isola, 2019 (CRD), arXiv:1910.10699.
-Fidelity: paper (of the former).
+Paper: van den Oord, Li & Vinyals, 2018, arXiv:1807.03748; as a distillation
+loss Tian, Krishnan & Isola, 2019 (CRD), arXiv:1910.10699.
+Fidelity: reconstructed.
 Departures: CRD draws its negatives from a memory of all examples and scores
 them by noise-contrastive estimation; here they are the rows of the batch.
 """

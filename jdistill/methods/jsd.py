@@ -5,7 +5,8 @@
     L = mean_t beta KL(p || m) + (1 - beta) KL(q || m),  m = beta p + (1-beta) q
 
 Paper: Agarwal et al., 2023 (on-policy distillation, GKD),
-arXiv:2306.13649, Eq. 1. Fidelity: paper.
+arXiv:2306.13649.
+Fidelity: code (TRL's).
 Departures: this is the divergence alone; which text it is measured on is the
 run's choice. Implementations switch to plain KL at beta = 0 and 1, where the
 formula itself vanishes, so that the size of the loss jumps; here it vanishes,

@@ -5,7 +5,8 @@
     L = mean_t D(p_t, q_t),  p teacher, q student, both at temperature tau
 
 Paper: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531, without the label term
-(`Sum` adds `CrossEntropy`). Fidelity: paper.
+(`Sum` adds `CrossEntropy`).
+Fidelity: code (of DistiLLM and DSKD).
 Departures: no tau**2 factor; at tau = 1, the language-model practice, there is
 none to apply. `Hinton` has it.
 """

@@ -8,7 +8,8 @@
 Gradients flow through q in the mixture too; the mixture keeps them bounded
 where the two have little in common.
 
-Paper: Ko, Kim, Chen & Yun, 2024, arXiv:2402.03898, Eq. 3. Fidelity: code.
+Paper: Ko, Kim, Chen & Yun, 2024, arXiv:2402.03898.
+Fidelity: code.
 Departures: this is the divergence alone; the adaptive choice of the text and
 the language-model term on pre-training text are not part of it (`Sum` adds
 `CrossEntropy`).

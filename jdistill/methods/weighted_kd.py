@@ -8,7 +8,8 @@ The mean is over all target tokens of the global batch, so that neither the
 size of the loss nor a token's weight depends on microbatches or devices.
 
 Paper: none; weights of this kind are part of many (entropy, confidence or
-correctness of the teacher). Fidelity: reconstructed.
+correctness of the teacher).
+Fidelity: reconstructed.
 Departures: none.
 """
 
