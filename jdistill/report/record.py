@@ -41,7 +41,8 @@ class RunRecord:
 
   `config` is its JSON, `evals` the table of `result.json` and `samples` what
   was written of each evaluation, oldest first. `teacher` is None where its
-  reference cannot be found any more.
+  reference cannot be found any more, `size` (the student's parameters) where
+  it was a module of the user's own.
   """
 
   path: pathlib.Path
@@ -51,7 +52,7 @@ class RunRecord:
   evals: dict[str, dict[str, dict[str, float]]]
   samples: dict[str, list[dict[str, Any]]]
   continuations: list[dict[str, str]]
-  student: Any
+  size: int | None
   teacher: pretrained.Found | None
 
   @property
@@ -84,10 +85,9 @@ class RunRecord:
   @property
   def share(self) -> float | None:
     """The student's parameters as a part of the teacher's."""
-    if self.teacher is None:
+    if self.teacher is None or self.size is None:
       return None
-    whole = num_params(self.teacher.architecture.shapes())
-    return num_params(self.student.shapes()) / whole
+    return self.size / num_params(self.teacher.architecture.shapes())
 
   @property
   def teacher_name(self) -> str:
@@ -100,8 +100,10 @@ class RunRecord:
 
   @property
   def student_name(self) -> str:
-    size = num_params(self.student.shapes())
-    unit = f"{size / 1e6:,.1f} M" if size >= 1e5 else f"{size:,}"
+    if self.size is None:
+      return "a module of one's own"
+    large = self.size >= 1e5
+    unit = f"{self.size / 1e6:,.1f} M" if large else f"{self.size:,}"
     return f"a student of {unit} parameters"
 
   def series(self, key: str) -> tuple[list[int], list[float]]:
@@ -149,10 +151,11 @@ class RunRecord:
     return ", ".join([*parts, f"licence {licence or 'not stated'}"])
 
   def _student_facts(self) -> str:
-    size = num_params(self.student.shapes())
     spec = self.config["student"]
     kind = spec.get("type", "").rpartition(".")[2]
-    parts = [f"{size / 1e6:,.1f} M parameters"]
+    parts = ["a module of one's own"]
+    if self.size is not None:
+      parts = [f"{self.size / 1e6:,.1f} M parameters"]
     if kind == "Cut":
       layers = spec["layers"]
       whole = getattr(
@@ -194,7 +197,7 @@ def read_run(path: pathlib.Path) -> RunRecord:
     evals=with_teacher_bits(evals),
     samples=_samples(path, list(config["evals"])),
     continuations=evaluate.read_json(written) if written.is_file() else [],
-    student=pretrained.run_architecture(path),
+    size=_student_size(path),
     teacher=_find_teacher(config),
   )
 
@@ -234,6 +237,13 @@ def _samples(
       ends = dict.fromkeys([files[0], files[-1]])
       found[name] = [evaluate.read_json(file) for file in ends]
   return found
+
+
+def _student_size(path: pathlib.Path) -> int | None:
+  tree = evaluate.read_json(path / "student.json")
+  if config_json.is_own(tree):
+    return None
+  return num_params(pretrained.run_architecture(path).shapes())
 
 
 def _find_teacher(config: dict[str, Any]) -> pretrained.Found | None:
