@@ -124,9 +124,13 @@ class RunRecord:
       ref = f"<code>{page.text(teacher['ref'].split('#')[0])}</code>"
       found[name.capitalize()] = f"{ref}, {page.text(self._teacher_facts())}"
     found["Student"] = page.text(self._student_facts())
-    found["Method"] = f"<code>{page.text(_call(config['method']))}</code>"
+    found["Method"] = (
+      f"<code>{page.text(config_json.call(config['method']))}</code>"
+    )
     found["Data"] = page.text(_data(config["data"]))
-    found["Optimizer"] = f"<code>{page.text(_call(optimizer))}</code>"
+    found["Optimizer"] = (
+      f"<code>{page.text(config_json.call(optimizer))}</code>"
+    )
     tokens = [row["tokens"] for row in self.rows if "tokens" in row]
     seen = f", {tokens[-1]:,} tokens" if tokens else ""
     rows = config["data"].get("batch_size")
@@ -254,20 +258,6 @@ def _find_teacher(config: dict[str, Any]) -> pretrained.Found | None:
     except types.UserError:  # a page can do without
       return None
   return None
-
-
-def _call(tree: Any) -> str:
-  """An object of a config as one would write it, short."""
-  if isinstance(tree, dict) and "type" in tree:
-    fields = [
-      f"{k}={_call(v)}" for k, v in tree.items() if k != "type" and v != {}
-    ]
-    return f"{tree['type'].rpartition('.')[2]}({', '.join(fields)})"
-  if isinstance(tree, dict):
-    return "{" + ", ".join(f"{k}: {_call(v)}" for k, v in tree.items()) + "}"
-  if isinstance(tree, list):
-    return "[" + ", ".join(map(_call, tree)) + "]"
-  return str(tree)
 
 
 def _data(spec: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 """Several runs as one table of figures, for documents and for programs."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,9 @@ def results(records: Sequence[RunRecord]) -> dict[str, Any]:
   Args:
     records: the runs, in the order of the rows.
   Returns: "teacher", measures of each evaluation, and "rows", each with
-    "name", "seeds", "commands", "steps", "tokens", "cpu_seconds" and "evals":
-    {evaluation: {measure: {"mean", "std"}}}, std over seeds (n - 1), None for
-    a single run.
+    "name", "seq_len" (None for examples), "seeds", "commands", "steps",
+    "tokens" (or examples), "cpu_seconds" and "evals": {evaluation: {measure:
+    {"mean", "std"}}}, std over seeds (n - 1), None for a single run.
   """
   groups: dict[str, list[RunRecord]] = {}
   for record in records:
@@ -43,14 +44,16 @@ def results(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 def markdown(found: Mapping[str, Any]) -> str:
   """`results` as a Markdown table, the commands of its rows behind it."""
-  evals = dict.fromkeys(name for row in found["rows"] for name in row["evals"])
+  rows = found["rows"]
+  evals = dict.fromkeys(name for row in rows for name in row["evals"])
   columns = [
     (name, measure)
     for name in evals
     for measure in ("kl", "ppl", "agreement", "accuracy")
-    if any(measure in row["evals"].get(name, {}) for row in found["rows"])
+    if any(measure in row["evals"].get(name, {}) for row in rows)
   ]
-  head = ["run", "seeds", "updates", "tokens", "CPU s"]
+  unit = "tokens" if any(row["seq_len"] for row in rows) else "examples"
+  head = ["run", "seeds", "updates", unit, "CPU s"]
   head += [f"{name}: {MEASURES[measure]}" for name, measure in columns]
   lines = [_line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
   if found["teacher"]:
@@ -59,7 +62,7 @@ def markdown(found: Mapping[str, Any]) -> str:
       for name, m in columns
     ]
     lines.append(_line(["teacher", "", "", "", "", *cells]))
-  for row in found["rows"]:
+  for row in rows:
     cells = [_cell(row["evals"].get(name, {}), m) for name, m in columns]
     lines.append(
       _line([
@@ -73,7 +76,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     )  # fmt: skip
   commands = [
     f"- {row['name']}: `{command}`"
-    for row in found["rows"]
+    for row in rows
     for command in row["commands"]
   ]
   return "\n".join([*lines, "", *commands])
@@ -92,7 +95,8 @@ def _row(group: Sequence[RunRecord]) -> dict[str, Any]:
   _, tokens = first.series("tokens")
   seconds = [s[-1] for r in group if (s := r.series("cpu_seconds")[1])]
   return {
-    "name": first.name,
+    "name": _name([record.name for record in group]),
+    "seq_len": first.config["data"].get("seq_len"),
     "seeds": [record.config["seed"] for record in group],
     "commands": [c for record in group if (c := _command(record))],
     "steps": first.step,
@@ -100,6 +104,14 @@ def _row(group: Sequence[RunRecord]) -> dict[str, Any]:
     "cpu_seconds": float(np.mean(seconds)) if seconds else None,
     "evals": evals,
   }
+
+
+def _name(names: Sequence[str]) -> str:
+  """What several runs' names begin with."""
+  if len(names) == 1:
+    return names[0]
+  shared = os.path.commonprefix(names)  # noqa: RUF071, letters are meant
+  return shared.rstrip("-_./ ") or names[0]
 
 
 def _command(record: RunRecord) -> str | None:
@@ -124,8 +136,9 @@ def _shown(measure: str, mean: float | None, std: float | None) -> str:
     text, tail = f"{100 * mean:.1f}", " %"
     spread = f" ± {100 * std:.1f}" if std is not None else ""
   elif measure == "ppl":
-    text, tail = (f"{mean:,.1f}" if mean < 1e4 else f"{mean:.2e}"), ""
-    spread = f" ± {std:,.1f}" if std is not None else ""
+    places = 3 if mean < 10 else 1
+    text = f"{mean:,.{places}f}" if mean < 1e4 else f"{mean:.2e}"
+    spread, tail = (f" ± {std:,.{places}f}" if std is not None else ""), ""
   else:
     text, tail = f"{mean:.3f}", ""
     spread = f" ± {std:.3f}" if std is not None else ""
