@@ -279,7 +279,7 @@ def _each(repeats: Repeats, arm: str, key: str) -> list[float]:
 
 
 def _rounded(value: float) -> float:
-  return float(f"{value:.4g}")
+  return value if isinstance(value, int) else float(f"{value:.4g}")
 
 
 def _commit() -> str:
