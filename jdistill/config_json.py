@@ -36,6 +36,22 @@ def encode(value: Any) -> Any:
   return {"own": f"{cls.__module__}.{cls.__qualname__}", "text": text}
 
 
+def call(tree: Any) -> str:
+  """An object of encoded JSON as one would write it, short."""
+  if isinstance(tree, dict) and TYPE in tree:
+    fields = [
+      f"{k}={call(v)}" for k, v in tree.items() if k != TYPE and v != {}
+    ]
+    return f"{tree[TYPE].rpartition('.')[2]}({', '.join(fields)})"
+  if isinstance(tree, dict) and set(tree) == {"own", "text"}:
+    return str(tree["text"])
+  if isinstance(tree, dict):
+    return "{" + ", ".join(f"{k}: {call(v)}" for k, v in tree.items()) + "}"
+  if isinstance(tree, list):
+    return "[" + ", ".join(map(call, tree)) + "]"
+  return str(tree)
+
+
 def is_own(value: Any) -> bool:
   """Whether encoded JSON holds an object that `decode` cannot rebuild."""
   if isinstance(value, list):

@@ -8,7 +8,14 @@ import shutil
 import tempfile
 from typing import Literal
 
-from jdistill import gguf_file, pretrained, refs, tokenizers, types
+from jdistill import (
+  gguf_file,
+  model_card,
+  pretrained,
+  refs,
+  tokenizers,
+  types,
+)
 from jdistill.models import weights
 from jdistill.models.decoder import DecoderConfig
 from jdistill.tokenizers.gguf_fields import gguf_fields
@@ -29,6 +36,9 @@ def export(
   overwrite: bool = False,
 ) -> pathlib.Path:
   """Writes a model, with its tokenizer, where other programs read it.
+
+  A Hugging Face directory gets a model card: of a run's student with the
+  teacher, method, data, steps and held-out figures.
 
   The target appears whole or not at all: everything is written beside it and
   then renamed.
@@ -91,6 +101,7 @@ def _write_directory(
     special_ids={name: getattr(tokenizer, name) for name in ids},
   )
   tokenizers.save(tokenizer, directory)
+  model_card.make(found, dtype=dtype).save(directory / "README.md")
 
 
 def _tokenizer_fields(location: refs.Located, vocab_size: int):

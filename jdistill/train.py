@@ -393,12 +393,26 @@ def _write_start(config, built, tokenizer, workdir) -> None:
   checkpoint.dump_json(workdir / "config.json", config_json.encode(config))
   student = config_json.encode(built.models.student)
   checkpoint.dump_json(workdir / "student.json", student)
+  checkpoint.dump_json(workdir / "models.json", _models(built.models))
   command = workdir / "command.txt"
   if not command.exists():
     program = pathlib.Path(sys.argv[0]).name
     command.write_text(shlex.join([program, *sys.argv[1:]]) + "\n")
   if tokenizer is not None and not (workdir / "tokenizer").exists():
     tokenizers.save(tokenizer, workdir / "tokenizer")
+
+
+def _models(models: run.Models) -> dict[str, Any]:
+  """Where the models of a run come from, for the card of its student."""
+
+  def said(found: pretrained.Found) -> dict[str, Any]:
+    return {"ref": found.ref, "licence": found.location.licence}
+
+  return {
+    "teachers": {name: said(found) for name, found in models.teachers.items()},
+    "start": None if models.start is None else said(models.start),
+    "layers": None if models.layers is None else list(models.layers),
+  }
 
 
 def _describe(built: run.Run, loader, workdir, log) -> None:

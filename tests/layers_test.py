@@ -49,6 +49,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("heldout",), (ABOVE,)),
   (("describe",), (ABOVE,)),
   (("evaluate",), (ABOVE,)),
+  (("model_card",), (ABOVE,)),
   (("export",), (ABOVE,)),
   (("train",), (ABOVE,)),
   (("plan",), (ABOVE,)),

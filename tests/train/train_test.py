@@ -26,6 +26,7 @@ def test_leaves_what_others_need(finished):
   assert written >= {
     "config.json",
     "student.json",
+    "models.json",
     "tokenizer",
     "metrics.jsonl",
     "tensorboard",
