@@ -23,10 +23,12 @@ class Teacher:
 
   `ref` is a model reference. An `orbax:DIR` checkpoint of your own module
   needs its `architecture` (`jdistill.models.LinenArchitecture(...)`); other
-  references bring theirs. `dtype` is of weights and computation.
+  references bring theirs. Without a `ref` the weights are those that the
+  `architecture` draws, which for `jdistill.beds.MarkovChain` are the truth.
+  `dtype` is of weights and computation.
   """
 
-  ref: str
+  ref: str | None = None
   dtype: Dtype = "float32"
   architecture: Annotated[Architecture | None, tyro.conf.Fixed] = None
 
@@ -64,7 +66,6 @@ class Pretrained:
 
 
 Student = Cut | Fresh | Pretrained
-Data = data.TextData | data.ArrayData
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,11 +101,11 @@ class Config:
 
   student: Student
   method: methods.Method
-  data: Data
+  data: data.Data
   steps: int
   teachers: dict[str, Teacher] = dataclasses.field(default_factory=dict)
   optimizer: optim.Optimizer = dataclasses.field(default_factory=optim.AdamW)
-  evals: dict[str, Data] = dataclasses.field(default_factory=dict)
+  evals: dict[str, data.Data] = dataclasses.field(default_factory=dict)
   tokenizer: str | None = None
   dtype: Dtype = "float32"
   remat: Remat = "elementwise"

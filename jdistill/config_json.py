@@ -105,9 +105,18 @@ def public_name(cls: type) -> str | None:
 
 def _public() -> dict[str, type]:
   """Every dataclass that a config may hold, by the name users import."""
-  from jdistill import config, data, methods, models, optim, schedules, sharding
+  from jdistill import (
+    beds,
+    config,
+    data,
+    methods,
+    models,
+    optim,
+    schedules,
+    sharding,
+  )
 
-  modules = (config, data, methods, models, optim, schedules, sharding)
+  modules = (beds, config, data, methods, models, optim, schedules, sharding)
   return {
     f"{module.__name__}.{name}": value
     for module in modules

@@ -31,7 +31,6 @@ from jdistill.config import Dtype, Teacher
 from jdistill.data import corpus
 from jdistill.models.base import Architecture
 
-Data = data.TextData | data.ArrayData
 COLUMNS = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "tokens")
 
 
@@ -82,7 +81,7 @@ def evaluate(ref: str, options: Options | None = None) -> list[dict[str, Any]]:
   evals = _evals(found, options)
   teacher = _teacher(found, options)
   tokenizer = None
-  if any(isinstance(spec, data.TextData) for spec in evals.values()):
+  if any(spec.needs_tokenizer for spec in evals.values()):
     tokenizer = tokenizers.load(found.location)
     tokenizers.check_head(tokenizer, found.architecture.vocab_size)
   if teacher is not None:
@@ -92,7 +91,7 @@ def evaluate(ref: str, options: Options | None = None) -> list[dict[str, Any]]:
     judge = _Judge.make(found, teacher, spec, tokenizer, options.dtype)
     row: dict[str, Any] = {"model": ref}
     row["teacher"] = None if teacher is None else teacher.ref
-    row |= {"eval": name, "data": _describe(spec)}
+    row |= {"eval": name, "data": spec.title}
     values = heldout.summary(judge.sums(spec, tokenizer, options.max_rows))
     row |= {key: values[key] for key in COLUMNS if key in values}
     row["tokens"] = int(row["tokens"])
@@ -134,7 +133,7 @@ class _Judge:
     return cls(mesh, jax.jit(eval_step), params, said)
 
   def sums(
-    self, spec: Data, tokenizer: Any, max_rows: int | None
+    self, spec: data.Data, tokenizer: Any, max_rows: int | None
   ) -> dict[str, types.Mean]:
     """Sums and weights over the held-out data, from its beginning."""
     spec = dataclasses.replace(spec, shuffle=False, epochs=1)
@@ -165,7 +164,7 @@ def _first_rows(arrays: Mapping[str, np.ndarray], count: int):
   return {**arrays, "mask": mask * counts}
 
 
-def _evals(found: pretrained.Found, options: Options) -> dict[str, Data]:
+def _evals(found: pretrained.Found, options: Options) -> dict[str, data.Data]:
   """The held-out data, by name."""
   changes = {
     name: getattr(options, name)
@@ -230,7 +229,7 @@ def _check_vocabulary(found, teacher, tokenizer) -> None:
       )
     return
   tokenizers.check_head(tokenizer, theirs)
-  if teacher.location.kind == "orbax":
+  if not teacher.location.has_tokenizer:
     return
   difference = tokenizers.vocabulary_difference(
     tokenizer, tokenizers.load(teacher.location)
@@ -241,13 +240,6 @@ def _check_vocabulary(found, teacher, tokenizer) -> None:
       f"{difference}; KL and agreement need the same one (name another "
       "--teacher)"
     )
-
-
-def _describe(spec: Data) -> str:
-  """The references of held-out data, for people and for comparing rows."""
-  if not isinstance(spec, data.TextData):
-    return str(getattr(spec, "ref", ""))
-  return " + ".join(f"{s.ref}{s.split}" for s in spec.sources)
 
 
 def read_json(path: pathlib.Path) -> Any:

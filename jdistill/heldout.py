@@ -15,10 +15,12 @@ from jdistill import checkpoint, data, metrics, run, sharding, types
 class HeldOut:
   """Held-out data, read again from the start at every evaluation."""
 
-  def __init__(self, spec: Any, tokenizer: Any, cache: pathlib.Path | None):
-    spec = dataclasses.replace(spec, shuffle=False, epochs=1)
+  def __init__(
+    self, spec: data.Data, tokenizer: Any, cache: pathlib.Path | None
+  ):
+    self.spec = dataclasses.replace(spec, shuffle=False, epochs=1)
     self.loader = data.load(
-      spec,
+      self.spec,
       tokenizer,
       seed=0,
       cache_dir=cache,
@@ -84,8 +86,12 @@ def write_details(workdir, step, name, sums, held, tokenizer) -> None:
   curve, tokens = sums["by_position/kl"], sums["tokens/kl"]
   view = held.first["student"]
   row = int(np.argmax(np.asarray(view.mask).sum(-1)))
-  texts = tokenizer.convert_ids_to_tokens(view.tokens[row].tolist())
-  text = [tokenizer.convert_tokens_to_string([t]) for t in texts]
+  ids = view.tokens[row]
+  if tokenizer is None:
+    text = held.spec.pieces(ids)
+  else:
+    texts = tokenizer.convert_ids_to_tokens(ids.tolist())
+    text = [tokenizer.convert_tokens_to_string([t]) for t in texts]
   checkpoint.dump_json(
     directory / f"{name}-{step:08d}.json",
     {

@@ -39,6 +39,8 @@ class Found:
     match self.location.kind:
       case "run":
         return run_params(self.location, shapes, places)
+      case "drawn":
+        return self._drawn(dtype, places)
       case "orbax":
         return orbax.load_orbax(
           self.location.path,
@@ -50,19 +52,33 @@ class Found:
         _, params = weights.load(self.location, dtype=dtype, shardings=places)
         return params
 
+  def _drawn(self, dtype: str, places: Any) -> types.PyTree:
+    def draw():
+      params = self.architecture.init(jax.random.key(0))
+      like = cast(params, dtype)
+      return jax.tree.map(lambda x, s: x.astype(s.dtype), params, like)
+
+    return jax.jit(draw, out_shardings=places)()
+
 
 def find(
-  ref: str, *, architecture: Architecture | None = None, dtype: str = "float32"
+  ref: str | None,
+  *,
+  architecture: Architecture | None = None,
+  dtype: str = "float32",
 ) -> Found:
   """Resolves a model reference and reads its architecture, no weights.
 
   Args:
-    ref: in the grammar of `jdistill.refs`.
+    ref: in the grammar of `jdistill.refs`; None for the weights that the
+      `architecture` draws.
     architecture: of an `orbax:` checkpoint, which cannot tell, and of a run
       whose student was a module of the user's own; other runs know better.
     dtype: compute dtype, where the architecture has one.
   Raises: UserError for what cannot be found or read.
   """
+  if ref is None:
+    return _to_draw(architecture, dtype)
   location = refs.locate(ref)
   if location.kind == "orbax":
     if architecture is None:
@@ -75,6 +91,17 @@ def find(
   else:
     architecture = weights.read_config(location)
   return Found(ref, location, with_dtype(architecture, dtype))
+
+
+def _to_draw(architecture: Architecture | None, dtype: str) -> Found:
+  if architecture is None:
+    raise types.UserError(
+      "a model is named by neither `ref` nor `architecture`; give a reference, "
+      "or an architecture that draws its own weights"
+    )
+  name = type(architecture).__name__
+  location = refs.Located(name, "drawn", pathlib.Path(), name=name)
+  return Found(name, location, with_dtype(architecture, dtype))
 
 
 def with_dtype(architecture: Architecture, dtype: str) -> Architecture:

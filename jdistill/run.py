@@ -268,7 +268,8 @@ def check(config: config_lib.Config, models: Models, mesh: Mesh) -> None:
         + (f" x {config.microbatches} microbatches" if want != shards else "")
         + f"; take a multiple of {want}, or another mesh"
       )
-  if needs.same_vocabulary and not isinstance(config.data, data.TextData):
+    _check_ids(name, spec, models)
+  if needs.same_vocabulary and not config.data.needs_tokenizer:
     _check_classes(models)
   if config.select != "last":
     _check_select(config)
@@ -282,8 +283,20 @@ def _check_classes(models: Models) -> None:
     size = found.architecture.vocab_size
     if size != own:
       raise types.UserError(
-        f"teachers.{name}: {found.ref} has {size} classes and the student "
-        f"{own}; this method compares the same classes"
+        f"teachers.{name}: {found.ref} tells {size} classes or ids apart and "
+        f"the student {own}; this method compares the same ones"
+      )
+
+
+def _check_ids(name: str, spec: data.Data, models: Models) -> None:
+  speakers = {"student": models.student} | {
+    f"teachers.{k}": found.architecture for k, found in models.teachers.items()
+  }
+  for who, architecture in speakers.items():
+    if (spec.vocab_size or 0) > architecture.vocab_size:
+      raise types.UserError(
+        f"{name}: has {spec.vocab_size} ids, but {who} knows only "
+        f"{architecture.vocab_size}; give it a vocab_size of {spec.vocab_size}"
       )
 
 
@@ -306,7 +319,7 @@ def to_batch(arrays: Mapping[str, Any]) -> types.Batch:
   return types.Batch({"student": view}, arrays, ids)
 
 
-def batch_shapes(spec: data.TextData | data.ArrayData, local: types.Batch):
+def batch_shapes(spec: data.Data, local: types.Batch):
   """Shapes of the global batch, from this process's rows of one."""
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((spec.batch_size, *x.shape[1:]), x.dtype),

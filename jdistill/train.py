@@ -319,7 +319,8 @@ def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
 
 def find_tokenizer(config: Config, models: run.Models) -> Any:
   """The run's tokenizer, checked against every head; None without text."""
-  if not isinstance(config.data, data.TextData):
+  specs = (config.data, *config.evals.values())
+  if not any(spec.needs_tokenizer for spec in specs):
     return None
   origin = None
   if config.tokenizer is not None:
@@ -327,7 +328,7 @@ def find_tokenizer(config: Config, models: run.Models) -> Any:
   else:
     sources = [*models.teachers.values(), models.start]
     source = next((s for s in sources if s is not None), None)
-    if source is None or source.location.kind == "orbax":
+    if source is None or not source.location.has_tokenizer:
       raise types.UserError(
         "tokenizer: neither teacher nor student brings one; name a model "
         "reference whose tokenizer the text is cut with"
@@ -338,7 +339,7 @@ def find_tokenizer(config: Config, models: run.Models) -> Any:
   if config.method.needs().same_vocabulary:
     for name, teacher in models.teachers.items():
       tokenizers.check_head(found, teacher.architecture.vocab_size)
-      if teacher.location.kind != "orbax" and teacher.location != origin:
+      if teacher.location.has_tokenizer and teacher.location != origin:
         _check_vocabulary(name, teacher, found)
   return found
 

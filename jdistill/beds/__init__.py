@@ -3,6 +3,7 @@
 """Small exact worlds with adjustable noise, for experiments in minutes."""
 
 from jdistill.beds.arithmetic import Arithmetic as Arithmetic
+from jdistill.beds.documents import Bed as Bed
+from jdistill.beds.documents import BedData as BedData
 from jdistill.beds.documents import Document as Document
-from jdistill.beds.documents import make_loader as make_loader
 from jdistill.beds.markov import MarkovChain as MarkovChain

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from jdistill import types
-from jdistill.beds.documents import Document
+from jdistill.beds.documents import Bed, Document, Part
 
 ALPHABET = "0123456789+-="
 PAD, EOS = 0, 1
@@ -23,7 +23,6 @@ VOCAB_SIZE = len(ALPHABET) + 2
 """Padding, the end of a document, and the characters of `ALPHABET`."""
 
 TokenIds: TypeAlias = Sequence[int] | np.ndarray
-Part: TypeAlias = Literal["train", "heldout"]
 
 _IDS = {character: i for i, character in enumerate(ALPHABET, start=2)}
 _PROMPT = re.compile(r"\d+([+-]\d+)*=")
@@ -68,7 +67,7 @@ def verify(prompt: str, completion: str) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arithmetic:
+class Arithmetic(Bed):
   """A family of sums.
 
   Attributes:
@@ -113,13 +112,26 @@ class Arithmetic:
     return terms * (digits + 1) + sign + largest + 1
 
   def documents(
-    self, seed: int, num: int, part: Part = "train"
+    self,
+    seed: int,
+    num: int,
+    part: Part = "train",
+    *,
+    length: int | None = None,
   ) -> list[Document]:
     """Prompts with answers and ends; the answers alone are to be learnt.
 
     Document i depends on `seed`, `part` and i only. Noise strikes answers of
     either part, and leaves the prompts as they are without it.
+
+    Raises: UserError if the longest possible document exceeds `length` tokens.
     """
+    if length is not None and length < self.max_length:
+      raise types.UserError(
+        f"Arithmetic: terms={self.terms} and digits={self.digits} make"
+        f" documents of up to {self.max_length} tokens, expected at most"
+        f" {length}: raise seq_len to {self.max_length - 1}"
+      )
     documents = []
     for index in range(num):
       prompt, rng = self._draw(seed, index, part)
@@ -129,6 +141,11 @@ class Arithmetic:
       tokens = np.append(encode(prompt + answer), np.int32(EOS))
       documents.append(Document(tokens, len(prompt)))
     return documents
+
+  def pieces(self, tokens: np.ndarray) -> list[str]:
+    """Characters; the end is a return mark, padding nothing."""
+    marks = {PAD: "", EOS: "\u23ce"}
+    return [marks.get(t, decode([t])) for t in tokens.tolist()]
 
   def prompts(self, seed: int, num: int, part: Part = "train") -> list[str]:
     """The prompts of `documents` with the same arguments."""

@@ -5,26 +5,29 @@
 python -m jdistill.beds.arithmetic_trial
 
 A teacher learns sums of two numbers from right answers; smaller students learn
-from documents whose answers are partly wrong, by cross entropy or from the
-teacher. Prints one JSON object: exact matches of greedy answers to prompts
-that nobody has seen.
+from documents whose answers are right or partly wrong, by cross entropy or
+from the teacher. Prints one JSON object: exact matches of greedy answers to
+prompts that nobody has seen.
 """
 
+import dataclasses
 import json
 from typing import Any
 
 from jdistill import methods
 from jdistill.beds import arithmetic, trial
+from jdistill.beds.documents import BedData
 from jdistill.sampling import generate
 
-CLEAN = arithmetic.Arithmetic()
-NOISY = arithmetic.Arithmetic(label_noise=0.3)
+BED = arithmetic.Arithmetic()
+NOISES = (0.0, 0.3)
 SEEDS = (0, 1, 2)
-PROMPTS = CLEAN.prompts(7, 300, "heldout")
+PROMPTS = BED.prompts(7, 300, "heldout")
 TEACHER = trial.small_decoder(arithmetic.VOCAB_SIZE, width=64, num_layers=2)
 STUDENT = trial.small_decoder(arithmetic.VOCAB_SIZE, width=48, num_layers=2)
-TEACHER_BUDGET = trial.Budget(steps=1500, batch_size=128, seq_len=9)
-BUDGET = trial.Budget(steps=800, batch_size=128, seq_len=9)
+LESSONS = BedData(BED, 20_000, seq_len=BED.max_length - 1, batch_size=128)
+TEACHER_BUDGET = trial.Budget(steps=1500)
+BUDGET = trial.Budget(steps=800)
 ARMS = {"ce": methods.CrossEntropy(), "kd": methods.KD()}
 
 
@@ -38,24 +41,31 @@ def accuracy(architecture, params) -> float:
     temperature=0,
     eos_id=arithmetic.EOS,
   )
-  return CLEAN.accuracy(PROMPTS, answers)
+  return BED.accuracy(PROMPTS, answers)
 
 
 def main() -> None:
   """Trains the teacher and all arms, and prints the result."""
   school = trial.Trial(TEACHER, methods.CrossEntropy(), TEACHER_BUDGET)
-  params = school.run(CLEAN.documents(0, 20_000), seed=0)
+  params = school.run(LESSONS, seed=0)
   result: dict[str, Any] = {"teacher": accuracy(TEACHER, params)}
+  trial.tell("teacher", result["teacher"])
   for name, method in ARMS.items():
     needed = method.needs().teachers
-    arm = trial.Trial(
+    taught = trial.Trial(
       STUDENT, method, BUDGET, {k: (TEACHER, params) for k in needed}
     )
-    scores = [
-      accuracy(STUDENT, arm.run(NOISY.documents(seed, 6_000), seed=seed))
-      for seed in SEEDS
-    ]
-    result[name] = trial.summary(scores)
+    result[name] = {}
+    for noise in NOISES:
+      bed = dataclasses.replace(BED, label_noise=noise)
+      scores = []
+      for seed in SEEDS:
+        learnt = dataclasses.replace(
+          LESSONS, bed=bed, num_documents=6_000, seed=seed + 1
+        )
+        scores.append(accuracy(STUDENT, taught.run(learnt, seed=seed)))
+      result[name][f"label noise {noise}"] = trial.summary(scores)
+      trial.tell(f"{name}, label noise {noise}", scores)
   print(json.dumps(result))
 
 

@@ -1,15 +1,19 @@
 # SPDX-FileCopyrightText: 2026 The jdistill Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The text of a bed: token arrays with prompts, and batches of them."""
+"""The text of a bed: token arrays with prompts, as data of a run."""
 
+import abc
 import dataclasses
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from jdistill import types
+from jdistill import data, types
 from jdistill.data import files, layout, loader
+
+Part: TypeAlias = Literal["train", "heldout"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +35,28 @@ class Document:
   def learn(self) -> np.ndarray:
     """[n] 1 where the token counts as a target."""
     return (np.arange(len(self.tokens)) >= self.prompt_length).astype(np.uint8)
+
+
+class Bed(abc.ABC):
+  """A world that writes documents of which everything is known."""
+
+  @property
+  @abc.abstractmethod
+  def vocab_size(self) -> int:
+    """Number of tokens."""
+
+  @abc.abstractmethod
+  def documents(
+    self, seed: int, num: int, part: Part = "train", *, length: int
+  ) -> list[Document]:
+    """Writes documents of at most `length` tokens.
+
+    Document i depends on `seed`, `part` and i only, not on `num`.
+    """
+
+  def pieces(self, tokens: np.ndarray) -> list[str]:
+    """Each of the ids [T] as people read it."""
+    return [f"{token} " for token in tokens.tolist()]
 
 
 class Rows:
@@ -68,58 +94,65 @@ class Rows:
     return {**row, "example_id": np.int32(index)}
 
 
-def make_loader(
-  documents: Sequence[Document],
-  *,
-  seq_len: int,
-  batch_size: int,
-  seed: int = 0,
-  shuffle: bool = True,
-  epochs: int | None = None,
-  process_index: int = 0,
-  process_count: int = 1,
-  num_threads: int = 2,
-) -> loader.Loader:
-  """Batches of documents, as `jdistill.data` makes them from text.
+@dataclasses.dataclass(frozen=True)
+class BedData(data.Data):
+  """Documents that a bed writes, one in a row; see `Data` for the rest.
 
-  Args:
-    documents: one per row.
-    seq_len: width of the rows, in pairs of token and target.
-    batch_size: rows of the global batch.
-    seed: chooses the order of the rows.
-    shuffle: a new order in each pass.
-    epochs: passes, or None for no end.
-    process_index: this process among those that share the global batch.
-    process_count: how many there are.
-    num_threads: threads that prepare batches ahead; 0 for none.
-  Returns: batches of {tokens, targets, mask, positions, segment_ids: [B, T],
-    example_id: [B]}.
-  Raises: UserError for documents that do not fit.
+  Attributes:
+    bed: what writes them.
+    num_documents: how many there are.
+    part: "train" or "heldout". Whatever their seeds, the two share no prompt
+      of a sum, and a chain draws them apart.
+    seed: chooses the documents; the run's seed chooses their order.
+    seq_len: pairs of token and target in a row. A chain writes as many; sums
+      are as long as they are and have to fit.
   """
-  rows = Rows(documents, seq_len)
-  if not len(rows):
-    raise types.UserError("the bed gave no documents, expected at least one")
-  lengths = [len(document.tokens) for document in documents]
-  facts = loader.Facts(
-    num_rows=len(rows),
-    num_tokens=sum(int(d.learn[1:].sum()) for d in documents),
-    efficiency=(sum(lengths) - len(rows)) / (len(rows) * seq_len),
-    example=layout.lay_out(np.zeros(0, np.int32), [], [], seq_len),
-    identity=files.combine(
-      seq_len,
-      lengths,
-      [document.prompt_length for document in documents],
-      np.concatenate([d.tokens for d in documents]).tobytes(),
-    ),
-  )
-  drawing = loader.Drawing(
-    batch_size=batch_size,
-    seed=seed,
-    shuffle=shuffle,
-    epochs=epochs,
-    weights=(1.0,),
-    process_index=process_index,
-    process_count=process_count,
-    num_threads=num_threads,
-  )
-  return loader.Loader([rows], drawing, facts)
+
+  bed: Bed
+  num_documents: int = 1024
+  part: Part = "train"
+  seed: int = 0
+  seq_len: int = 64
+
+  @property
+  def title(self) -> str:
+    return f"{self.num_documents} {self.part} documents of {self.bed}"
+
+  @property
+  def vocab_size(self) -> int:
+    return self.bed.vocab_size
+
+  def pieces(self, tokens: np.ndarray) -> list[str]:
+    return self.bed.pieces(tokens)
+
+  def open(
+    self,
+    tokenizer: Any = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+  ) -> data.Opened:
+    """Has the documents written; see `Data.open`."""
+    del tokenizer, cache_dir
+    for field, least in (("num_documents", 1), ("seq_len", 1), ("seed", 0)):
+      if getattr(self, field) < least:
+        raise types.UserError(
+          f"BedData.{field}: found {getattr(self, field)}, expected at least"
+          f" {least}"
+        )
+    documents = self.bed.documents(
+      self.seed, self.num_documents, self.part, length=self.seq_len + 1
+    )
+    rows = Rows(documents, self.seq_len)
+    lengths = [len(document.tokens) for document in documents]
+    facts = loader.Facts(
+      num_rows=len(rows),
+      num_tokens=sum(int(d.learn[1:].sum()) for d in documents),
+      efficiency=(sum(lengths) - len(rows)) / (len(rows) * self.seq_len),
+      example=layout.lay_out(np.zeros(0, np.int32), [], [], self.seq_len),
+      identity=files.combine(
+        self.seq_len,
+        lengths,
+        [document.prompt_length for document in documents],
+        np.concatenate([d.tokens for d in documents]).tobytes(),
+      ),
+    )
+    return data.Opened([rows], facts)

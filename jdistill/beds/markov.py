@@ -20,14 +20,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jdistill import types
-from jdistill.beds.documents import Document
+from jdistill.beds.documents import Bed, Document, Part
 from jdistill.models import base
 
 _MOST_ENTRIES = 1 << 25
 
 
 @dataclasses.dataclass(frozen=True)
-class MarkovChain(base.Architecture):
+class MarkovChain(base.Architecture, Bed):
   """An order-k chain whose rows are drawn from a Dirichlet distribution.
 
   The distribution of the next token is
@@ -159,12 +159,14 @@ class MarkovChain(base.Architecture):
     terms = jnp.where(probs > 0, probs * (truth - model), 0.0)
     return terms.sum(-1)
 
-  def documents(self, seed: int, num: int, *, length: int) -> list[Document]:
+  def documents(
+    self, seed: int, num: int, part: Part = "train", *, length: int
+  ) -> list[Document]:
     """Samples documents of `length` tokens.
 
-    Document i depends on `seed` and i only, not on `num`.
+    Document i depends on `seed`, `part` and i only, not on `num`.
     """
-    return self.continuations([()] * num, seed=seed, length=length)
+    return self.continuations([()] * num, seed=seed, part=part, length=length)
 
   def continuations(
     self,
@@ -172,14 +174,16 @@ class MarkovChain(base.Architecture):
     *,
     seed: int,
     length: int,
+    part: Part = "train",
   ) -> list[Document]:
     """Documents that go on from prompts for `length` tokens more."""
     rows = np.array([self._context_after(prompt) for prompt in prompts], int)
     cumulative = self.table.cumsum(axis=1)
     cumulative[:, -1] = 1.0
+    held = part == "heldout"
     draws = np.array(
       [
-        np.random.default_rng([seed, i]).random(length)
+        np.random.default_rng([seed, i, int(held)]).random(length)
         for i in range(len(prompts))
       ]
     ).reshape(len(prompts), length)

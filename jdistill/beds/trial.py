@@ -3,6 +3,8 @@
 """A method tried on a bed: one student, so many steps, on one device."""
 
 import dataclasses
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jdistill import methods, step, types
-from jdistill.beds.documents import Document, make_loader
+from jdistill import data, methods, step, types
 from jdistill.models import base, decoder, spec
 
 Teachers = Mapping[str, tuple[base.Architecture, types.PyTree]]
@@ -23,9 +24,7 @@ class Budget:
   """What every arm of a trial gets alike."""
 
   steps: int
-  batch_size: int
   lr: float = 3e-3
-  seq_len: int = 64
 
 
 def small_decoder(
@@ -88,23 +87,18 @@ class Trial:
     )
     self.train_step = jax.jit(train_step, donate_argnums=0)
 
-  def run(self, documents: Sequence[Document], *, seed: int) -> types.PyTree:
+  def run(self, learnt: data.Data, *, seed: int) -> types.PyTree:
     """The student's parameters after the budget's steps.
 
     Args:
-      documents: what is learnt from, again and again.
+      learnt: what is learnt from, again and again.
       seed: of the student's start and of the order of the documents.
     """
     params = {"student": self.student.init(jax.random.key(seed)), "method": {}}
     state = types.TrainState(
       jnp.zeros((), jnp.int32), params, self.optimizer.init(params), {}
     )
-    loader = make_loader(
-      documents,
-      seq_len=self.budget.seq_len,
-      batch_size=self.budget.batch_size,
-      seed=seed,
-    )
+    loader = data.load(learnt, seed=seed)
     try:
       for _ in range(self.budget.steps):
         batch = to_batch(next(loader))
@@ -121,3 +115,9 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     "std": round(float(np.std(values, ddof=1)), 4),
     "seeds": [round(float(v), 4) for v in values],
   }
+
+
+def tell(what: str, found: Any) -> None:
+  """A line for people on standard error, with the CPU seconds so far."""
+  line = f"{time.process_time():.0f} CPU s  {what}: {found}"
+  print(line, file=sys.stderr, flush=True)

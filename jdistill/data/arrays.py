@@ -3,6 +3,7 @@
 """Inputs with one label each, for classifiers: images, or any numbers."""
 
 import dataclasses
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
@@ -11,12 +12,21 @@ from typing import Any
 import numpy as np
 
 from jdistill import refs, types
-from jdistill.data import corpus, files, loader, mixture, records, split, tables
+from jdistill.data import (
+  base,
+  corpus,
+  files,
+  loader,
+  mixture,
+  records,
+  split,
+  tables,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class ArrayData:
-  """Arrays with labels, and how they become batches.
+class ArrayData(base.Data):
+  """Arrays with labels, and how they become batches; see `Data` for the rest.
 
   Attributes:
     ref: a table of numbers (CSV or TSV, packed or not), an .npz of arrays, a
@@ -29,10 +39,6 @@ class ArrayData:
       order, as stored data are often sorted by class.
     shape: an input's shape, such as `28 28 1`; none leaves it as stored.
     scale: what inputs are multiplied by, such as 1/255.
-    batch_size: rows of the global batch.
-    shuffle: a new order of the rows in each pass.
-    epochs: passes over the rows, the last batch filled up with rows that do
-      not count; None goes on without end.
   """
 
   ref: str
@@ -41,9 +47,41 @@ class ArrayData:
   split: str = ""
   shape: tuple[int, ...] = ()
   scale: float = 1.0
-  batch_size: int = 32
-  shuffle: bool = True
-  epochs: int | None = None
+  batch_size: int = dataclasses.field(default=32, kw_only=True)
+
+  @property
+  def title(self) -> str:
+    return f"{self.ref}{self.split}"
+
+  def open(
+    self,
+    tokenizer: Any = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+  ) -> base.Opened:
+    """Opens the arrays; see `Data.open`.
+
+    Rows are {inputs [...] float32, targets int32, mask float32, example_id}.
+    """
+    del tokenizer, cache_dir
+    located = refs.locate_data(self.ref)
+    wanted = split.parse(self.split)
+    if wanted.name and located.kind != "tfds":
+      raise types.UserError(
+        f"{self.ref}: split {self.split!r} names {wanted.name!r}, but only "
+        "tfds: has named splits"
+      )
+    fetch, count, where, identity = _open(self, located, wanted.name or "train")
+    low, high = wanted.bounds(count)
+    if low == high:
+      raise types.UserError(
+        f"{self.ref}: split {self.split!r} is empty: there are {count} rows"
+      )
+    index = np.arange(count)
+    if (low, high) != (0, count):
+      index = mixture.permutation(count, 0)[low:high]
+    rows = ArrayRows(fetch, index, where, self.shape, self.scale)
+    options = (self.split, self.shape, self.scale, self.inputs, self.label)
+    return _opened(rows, files.combine(identity, options))
 
 
 class ArrayRows:
@@ -85,60 +123,6 @@ class ArrayRows:
     }
 
 
-def load_arrays(
-  data: ArrayData,
-  *,
-  seed: int,
-  process_index: int = 0,
-  process_count: int = 1,
-  num_threads: int = 2,
-) -> loader.Loader:
-  """Opens arrays with labels.
-
-  Args:
-    data: which arrays, and how they become batches.
-    seed: chooses the order of the rows.
-    process_index: this process among those that share the global batch.
-    process_count: how many there are.
-    num_threads: threads that prepare batches ahead; 0 for none.
-
-  Returns: batches of {inputs [B, ...] float32, targets [B] int32, mask [B]
-    float32, example_id [B] int32}, B this process's share.
-
-  Raises:
-    UserError: for a config, file or row that cannot be used.
-  """
-  located = refs.locate_data(data.ref)
-  wanted = split.parse(data.split)
-  if wanted.name and located.kind != "tfds":
-    raise types.UserError(
-      f"{data.ref}: split {data.split!r} names {wanted.name!r}, but only tfds: "
-      "has named splits"
-    )
-  fetch, count, where, identity = _open(data, located, wanted.name or "train")
-  low, high = wanted.bounds(count)
-  if low == high:
-    raise types.UserError(
-      f"{data.ref}: split {data.split!r} is empty: there are {count} rows"
-    )
-  index = np.arange(count)
-  if (low, high) != (0, count):
-    index = mixture.permutation(count, 0)[low:high]
-  rows = ArrayRows(fetch, index, where, data.shape, data.scale)
-  drawing = loader.Drawing(
-    batch_size=data.batch_size,
-    seed=seed,
-    shuffle=data.shuffle,
-    epochs=data.epochs,
-    weights=(1.0,),
-    process_index=process_index,
-    process_count=process_count,
-    num_threads=num_threads,
-  )
-  options = (data.split, data.shape, data.scale, data.inputs, data.label)
-  return _make_loader(rows, drawing, files.combine(identity, options))
-
-
 def from_arrays(
   inputs: np.ndarray,
   labels: np.ndarray,
@@ -171,23 +155,20 @@ def from_arrays(
     np.arange(len(labels)),
     lambda i: f"row {i} of the given arrays",
   )
-  drawing = loader.Drawing(
-    batch_size=batch_size,
+  data = ArrayData(
+    "the given arrays", batch_size=batch_size, shuffle=shuffle, epochs=epochs
+  )
+  identity = files.combine(inputs.shape, inputs.tobytes(), labels.tobytes())
+  return data.draw(
+    _opened(rows, identity),
     seed=seed,
-    shuffle=shuffle,
-    epochs=epochs,
-    weights=(1.0,),
     process_index=process_index,
     process_count=process_count,
     num_threads=num_threads,
   )
-  identity = files.combine(inputs.shape, inputs.tobytes(), labels.tobytes())
-  return _make_loader(rows, drawing, identity)
 
 
-def _make_loader(
-  rows: ArrayRows, drawing: loader.Drawing, identity: str
-) -> loader.Loader:
+def _opened(rows: ArrayRows, identity: str) -> base.Opened:
   example = {name: np.zeros_like(value) for name, value in rows[0].items()}
   facts = loader.Facts(
     num_rows=len(rows),
@@ -196,7 +177,7 @@ def _make_loader(
     example=example,
     identity=identity,
   )
-  return loader.Loader([rows], drawing, facts)
+  return base.Opened([rows], facts)
 
 
 def _open(data: ArrayData, located: refs.LocatedData, tfds_split: str):

@@ -5,11 +5,11 @@
 import os
 from typing import Any
 
-from jdistill.data import arrays, loader, text
+from jdistill.data import base, loader
 
 
 def load(
-  data: text.TextData | arrays.ArrayData,
+  data: base.Data,
   tokenizer: Any = None,
   *,
   seed: int,
@@ -18,7 +18,7 @@ def load(
   cache_dir: str | os.PathLike[str] | None = None,
   num_threads: int = 2,
 ) -> loader.Loader:
-  """Opens the data of a config; see `load_text` and `load_arrays`.
+  """Opens the data of a config.
 
   Args:
     data: which data, and how they become batches.
@@ -26,26 +26,20 @@ def load(
     seed: chooses the order of the rows.
     process_index: this process among those that share the global batch.
     process_count: how many there are.
-    cache_dir: where tokenised documents are kept; None keeps none.
+    cache_dir: where tokenised documents are kept for the next start; None
+      holds them in memory.
     num_threads: threads that prepare batches ahead; 0 for none.
+
+  Returns: batches of the rows of `data.open`, [B, ...], B this process's share
+    of `data.batch_size`.
 
   Raises:
     UserError: for a config, file or row that cannot be used.
   """
-  if isinstance(data, arrays.ArrayData):
-    return arrays.load_arrays(
-      data,
-      seed=seed,
-      process_index=process_index,
-      process_count=process_count,
-      num_threads=num_threads,
-    )
-  return text.load_text(
-    data,
-    tokenizer,
+  return data.draw(
+    data.open(tokenizer, cache_dir),
     seed=seed,
     process_index=process_index,
     process_count=process_count,
-    cache_dir=cache_dir,
     num_threads=num_threads,
   )

@@ -6,12 +6,13 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from jdistill import types
 from jdistill.data import (
+  base,
   corpus,
   encode,
   files,
@@ -26,32 +27,46 @@ _PIECES = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True)
-class TextData:
-  """Corpora, and how their documents become batches.
+class TextData(base.Data):
+  """Corpora, and how their documents become batches; see `Data` for the rest.
 
   Attributes:
     sources: the corpora. With several, their weights say how large a share of
       the rows each gives; with `epochs` set, every row counts once instead.
     seq_len: tokens of a row.
-    batch_size: rows of the global batch.
     packing: `pack` puts several documents in a row, `pad` only one. Either
       way a document is cut only where it is longer than a row.
     bos: whether a document starts with the tokenizer's BOS token; `auto` does
       what the tokenizer does by itself.
     eos: whether a document of text ends with its EOS token, as a target.
-    shuffle: a new order of the rows in each pass; off, they come as stored.
-    epochs: passes over the rows, the last batch filled up with rows that do
-      not count; None goes on without end.
   """
 
   sources: tuple[corpus.Source, ...] = (corpus.Source(),)
   seq_len: int = 1024
-  batch_size: int = 8
   packing: layout.Packing = "pack"
   bos: encode.Bos = "auto"
   eos: bool = True
-  shuffle: bool = True
-  epochs: int | None = None
+
+  needs_tokenizer: ClassVar[bool] = True
+
+  @property
+  def title(self) -> str:
+    return " + ".join(f"{s.ref}{s.split}" for s in self.sources)
+
+  def open(
+    self,
+    tokenizer: Any = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+  ) -> base.Opened:
+    """Opens, tokenises and packs the corpora; see `Data.open`."""
+    _check(self)
+    if tokenizer is None and any(s.format != "tokens" for s in self.sources):
+      raise types.UserError(
+        "data.sources: text and chats need a tokenizer; name a model that has "
+        "one"
+      )
+    corpora = [corpus.open_corpus(source) for source in self.sources]
+    return _open(self, corpora, tokenizer, cache_dir)
 
 
 class TokenRows:
@@ -118,53 +133,6 @@ class TokenRows:
     return np.concatenate(counts)
 
 
-def load_text(
-  data: TextData,
-  tokenizer: Any,
-  *,
-  seed: int,
-  process_index: int = 0,
-  process_count: int = 1,
-  cache_dir: str | os.PathLike[str] | None = None,
-  num_threads: int = 2,
-) -> loader.Loader:
-  """Opens, tokenises and packs the corpora of a config.
-
-  Args:
-    data: which text, and how it becomes batches.
-    tokenizer: from `jdistill.tokenizers.load`.
-    seed: chooses the order of the rows.
-    process_index: this process among those that share the global batch.
-    process_count: how many there are.
-    cache_dir: where tokenised documents are kept for the next start; None
-      holds them in memory.
-    num_threads: threads that prepare batches ahead; 0 for none.
-
-  Returns: batches of {tokens, targets, mask, positions, segment_ids: [B, T],
-    example_id: [B]}, B this process's share of `data.batch_size`.
-
-  Raises:
-    UserError: for a config, file or document that cannot be used.
-  """
-  _check(data)
-  if tokenizer is None and any(s.format != "tokens" for s in data.sources):
-    raise types.UserError(
-      "data.sources: text and chats need a tokenizer; name a model that has one"
-    )
-  corpora = [corpus.open_corpus(source) for source in data.sources]
-  drawing = loader.Drawing(
-    batch_size=data.batch_size,
-    seed=seed,
-    shuffle=data.shuffle,
-    epochs=data.epochs,
-    weights=tuple(source.weight for source in data.sources),
-    process_index=process_index,
-    process_count=process_count,
-    num_threads=num_threads,
-  )
-  return _make_loader(data, corpora, tokenizer, drawing, cache_dir)
-
-
 def from_documents(
   documents: Sequence[str] | Sequence[np.ndarray] | Sequence[Sequence[int]],
   *,
@@ -205,12 +173,12 @@ def from_documents(
   data = TextData(
     (corpus.Source("documents", format=kind),),
     seq_len,
-    batch_size,
     packing,
     bos,
     eos,
-    shuffle,
-    epochs,
+    batch_size=batch_size,
+    shuffle=shuffle,
+    epochs=epochs,
   )
   _check(data)
   held = corpus.Corpus(
@@ -220,26 +188,21 @@ def from_documents(
     kind,
     kind,
   )
-  drawing = loader.Drawing(
-    batch_size=batch_size,
+  return data.draw(
+    _open(data, [held], tokenizer, None),
     seed=seed,
-    shuffle=shuffle,
-    epochs=epochs,
-    weights=(1.0,),
     process_index=process_index,
     process_count=process_count,
     num_threads=num_threads,
   )
-  return _make_loader(data, [held], tokenizer, drawing, None)
 
 
-def _make_loader(
+def _open(
   data: TextData,
   corpora: Sequence[corpus.Corpus],
   tokenizer: Any,
-  drawing: loader.Drawing,
   cache_dir: str | os.PathLike[str] | None,
-) -> loader.Loader:
+) -> base.Opened:
   encoding = encode.Encoding(tokenizer, data.bos, data.eos)
   sources, keys, first_id = [], [], 0
   for held in corpora:
@@ -268,7 +231,8 @@ def _make_loader(
     example=layout.lay_out(np.zeros(0, np.int32), [], [], data.seq_len),
     identity=files.combine(keys, data.seq_len, data.packing),
   )
-  return loader.Loader(sources, drawing, facts)
+  weights = tuple(source.weight for source in data.sources)
+  return base.Opened(sources, facts, weights)
 
 
 def _check(data: TextData) -> None:

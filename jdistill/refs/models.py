@@ -12,7 +12,7 @@ from jdistill import gguf_file
 from jdistill.refs import globs, grammar, hub, licence, wheels
 from jdistill.types import UserError
 
-Kind = Literal["huggingface", "gguf", "run", "orbax"]
+Kind = Literal["huggingface", "gguf", "run", "orbax", "drawn"]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 _ORBAX_MARKS = ("_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt")
@@ -22,9 +22,10 @@ _ORBAX_MARKS = ("_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt")
 class Located:
   """A model that was found.
 
-  `path` is a file for `gguf`, else a directory; `selector` is `last`, `best`
-  or a step for `run`; `licence` is what the model states, else its package,
-  None where neither says; `name` is short, for tables.
+  `path` is a file for `gguf`, nothing for `drawn` (weights that are in no
+  file), else a directory; `selector` is `last`, `best` or a step for `run`;
+  `licence` is what the model states, else its package, None where neither
+  says; `name` is short, for tables.
   """
 
   ref: str
@@ -33,6 +34,11 @@ class Located:
   licence: str | None = None
   selector: str | None = None
   name: str = ""
+
+  @property
+  def has_tokenizer(self) -> bool:
+    """Whether this kind of model comes with one."""
+    return self.kind not in ("orbax", "drawn")
 
 
 def locate(

@@ -91,12 +91,12 @@ class RunRecord:
 
   @property
   def teacher_name(self) -> str:
-    refs = [t["ref"] for t in self.config["teachers"].values()]
-    if not refs:
+    teachers = list(self.config["teachers"].values())
+    if not teachers:
       return "no teacher"
     if self.teacher is not None and self.teacher.location.name:
       return self.teacher.location.name
-    return re.sub(r"^\w+:|#.*$", "", refs[0])
+    return re.sub(r"^\w+:|#.*$", "", _model(teachers[0]))
 
   @property
   def student_name(self) -> str:
@@ -120,9 +120,10 @@ class RunRecord:
     config = self.config
     optimizer = config["optimizer"]
     found = {}
+    facts = f", {page.text(self._teacher_facts())}"  # of the first one
     for name, teacher in config["teachers"].items():
-      ref = f"<code>{page.text(teacher['ref'].split('#')[0])}</code>"
-      found[name.capitalize()] = f"{ref}, {page.text(self._teacher_facts())}"
+      ref = f"<code>{page.text(_model(teacher).split('#')[0])}</code>"
+      found[name.capitalize()], facts = f"{ref}{facts}", ""
     found["Student"] = page.text(self._student_facts())
     found["Method"] = (
       f"<code>{page.text(config_json.call(config['method']))}</code>"
@@ -260,8 +261,16 @@ def _find_teacher(config: dict[str, Any]) -> pretrained.Found | None:
   return None
 
 
+def _model(teacher: dict[str, Any]) -> str:
+  """A teacher's reference, else what draws its weights."""
+  return teacher["ref"] or config_json.call(teacher["architecture"])
+
+
 def _data(spec: dict[str, Any]) -> str:
-  """The references of some data."""
+  """The references of some data, or the bed that writes them."""
+  if "bed" in spec:
+    number, part = spec["num_documents"], spec["part"]
+    return f"{number:,} {part} documents of {config_json.call(spec['bed'])}"
   sources = spec.get("sources")
   if not sources:
     return str(spec.get("ref") or spec.get("type", "").rpartition(".")[2])

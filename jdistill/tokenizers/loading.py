@@ -50,13 +50,14 @@ def load(
       return gguf.build(gguf_file.read_header(source.path))
     case "run":
       return _from_directory(source.path / RUN_DIRECTORY)
-    case "orbax":
-      raise UserError(
-        f"{source.ref}: an Orbax checkpoint has no tokenizer; name a model"
-        " whose tokenizer it uses"
-      )
-    case _:
+    case "huggingface":
       return _from_directory(source.path)
+    case _:
+      what = "an Orbax checkpoint" if source.kind == "orbax" else "it"
+      raise UserError(
+        f"{source.ref}: {what} has no tokenizer; name a model whose tokenizer"
+        " it uses"
+      )
 
 
 def save(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jdistill import types
-from jdistill.beds import arithmetic, documents
+from jdistill.beds import arithmetic
 from jdistill.beds.arithmetic import Arithmetic, decode, encode, verify
 
 
@@ -123,14 +123,6 @@ def test_a_part_without_prompts_is_refused():
     Arithmetic(heldout=0.0).prompts(0, 1, "heldout")
 
 
-def test_loader_masks_the_prompt():
-  bed = Arithmetic()
-  docs = bed.documents(0, 4)
-  loader = documents.make_loader(
-    docs, seq_len=bed.max_length - 1, batch_size=4, epochs=1, shuffle=False
-  )
-  batch = next(loader)
-  for i, doc in zip(batch["example_id"], docs, strict=True):
-    counted = batch["targets"][i][batch["mask"][i] == 1]
-    np.testing.assert_array_equal(counted, doc.answer)
-  loader.close()
+def test_pieces_are_characters():
+  ids = np.append(encode("1+2=3"), [arithmetic.EOS, arithmetic.PAD])
+  assert BED.pieces(ids) == ["1", "+", "2", "=", "3", "\u23ce", ""]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from jdistill import types
-from jdistill.beds import documents
 from jdistill.beds.markov import MarkovChain
 
 CHAIN = MarkovChain(vocab_size=5, order=2, concentration=0.5, seed=3)
@@ -111,6 +110,15 @@ def test_samples_depend_on_seed_and_index_only():
   )
 
 
+def test_parts_are_drawn_apart():
+  train, heldout = (
+    CHAIN.documents(7, 3, part, length=9) for part in ("train", "heldout")
+  )
+  assert all(
+    (a.tokens != b.tokens).any() for a, b in zip(train, heldout, strict=True)
+  )
+
+
 def test_continuations_condition_on_their_prompts():
   # No room for chance: each context has one successor.
   sure = dataclasses.replace(CHAIN, temperature=1e-4, floor=0.0)
@@ -177,23 +185,3 @@ def test_without_a_floor_nothing_becomes_nan():
 def test_impossible_chains_are_refused(field, value):
   with pytest.raises(types.UserError, match=field):
     MarkovChain(**{field: value})
-
-
-def test_loader_gives_every_document_once():
-  docs = CHAIN.documents(0, 6, length=5)
-  loader = documents.make_loader(docs, seq_len=6, batch_size=3, epochs=1)
-  assert loader.num_tokens == 6 * 4
-  rows = {}
-  for batch in loader:
-    for i, index in enumerate(batch["example_id"]):
-      rows[int(index)] = {name: batch[name][i] for name in batch}
-  assert sorted(rows) == list(range(6))
-  for index, doc in enumerate(docs):
-    row = rows[index]
-    np.testing.assert_array_equal(row["tokens"], [*doc.tokens[:-1], 0, 0])
-    np.testing.assert_array_equal(row["targets"], [*doc.tokens[1:], 0, 0])
-    np.testing.assert_array_equal(row["mask"], [1, 1, 1, 1, 0, 0])
-    np.testing.assert_array_equal(row["segment_ids"], [1, 1, 1, 1, 0, 0])
-  loader.close()
-  with pytest.raises(types.UserError, match="expected 2 to 4"):
-    documents.Rows(docs, 3)
