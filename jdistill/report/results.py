@@ -94,8 +94,11 @@ def _row(group: Sequence[RunRecord]) -> dict[str, Any]:
     }
   _, tokens = first.series("tokens")
   seconds = [s[-1] for r in group if (s := r.series("cpu_seconds")[1])]
+  name = _name([record.name for record in group])
+  if not all((record.path / "result.json").is_file() for record in group):
+    name += " (unfinished)"
   return {
-    "name": _name([record.name for record in group]),
+    "name": name,
     "seq_len": first.config["data"].get("seq_len"),
     "seeds": [record.config["seed"] for record in group],
     "commands": [c for record in group if (c := _command(record))],

@@ -242,3 +242,5 @@ def test_runs_that_differ_in_their_seed_are_one_row(finished, tmp_path):
   assert f"| {last + 0.1:.3f} ± 0.141 |" in text
   assert text.count("| teacher |") == 1
   assert text.count("tiny.py --workdir") == 3
+  (tmp_path / "again" / "result.json").unlink()
+  assert "(unfinished) | 2 |" in report.summary(*runs)
