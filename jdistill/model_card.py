@@ -272,7 +272,7 @@ def _data(spec: dict[str, Any]) -> str:
     if "ref" in source:
       part = " in part" if source.get("select") else ""
       said.append(shown(source["ref"], source.get("split") or "") + part)
-  return " and ".join(said) or "data of one's own"
+  return " and ".join(said) or f"`{config_json.call(spec)}`"
 
 
 def _hub_datasets(run: _Run) -> list[str]:

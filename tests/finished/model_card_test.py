@@ -122,6 +122,15 @@ def test_models_and_data_of_the_hub_are_linked(mine, tmp_path):
   assert cells(card.text, "Data") == ["`hf:org/text[:90%]`"]
 
 
+def test_data_without_a_reference_are_told_by_their_fields(mine, tmp_path):
+  tree = json.loads((mine / "config.json").read_text())
+  tree["data"] = {"type": "jdistill.beds.Sums", "digits": 2, "batch_size": 8}
+  (mine / "config.json").write_text(json.dumps(tree))
+  card = card_of(mine, tmp_path / "out")
+  assert cells(card.text, "Data") == ["`Sums(digits=2, batch_size=8)`"]
+  assert cells(card.text, "Batch") == ["8 rows"]
+
+
 def test_a_run_without_a_record_of_its_models(mine, tmp_path):
   (mine / "models.json").unlink()
   card = card_of(mine, tmp_path / "out")
