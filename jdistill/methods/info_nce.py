@@ -5,7 +5,7 @@
     L = mean_i -log exp(s_ii / tau) / sum_j exp(s_ij / tau)
 
 s_ij is the similarity of the student's row i and the teacher's row j, both
-projected to one width. log N less the loss bounds their mutual information.
+projected to one width. log N less the loss bounds their mutual information
 from below.
 
 Paper: van den Oord, Li & Vinyals, 2018, arXiv:1807.03748; as a distillation
