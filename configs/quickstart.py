@@ -6,7 +6,7 @@ jdistill train configs/quickstart.py
 
 The text is the reference prose that comes with CPython; held out are other
 topics of it (`eval`) and an encyclopedia article (`other`), which shows what
-a student learns beyond its text. Two CPU cores, 6 GB, about eight minutes.
+a student learns beyond its text. Two CPU cores, 6 GB, about nine minutes.
 
 Control arms: `--method.parts.kd.weight 0 --method.parts.ce.weight 1` learns
 from the text alone, and the teacher does not run; weights of 0.5 each mix.

@@ -5,7 +5,7 @@
 jdistill train configs/quickstart_random.py
 
 Text, evaluations and budget are those of `configs/quickstart.py`. All
-parameters move: a random embedding must not stay as it is. Three CPU minutes
+parameters move: a random embedding must not stay as it is. Two CPU minutes
 more than the quickstart.
 """
 

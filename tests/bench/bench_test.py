@@ -76,6 +76,14 @@ def test_step():
   assert floor["ratio_to_floor"] == floor["peak_ratio_to_floor"] == 1
 
 
+def test_remat():
+  line = bench("remat", f"{MODELS} --steps 1 --policy full")
+  assert list(line["arms"]) == ["none", "full"]
+  for arm in line["arms"].values():
+    has(arm, "cpu_s_per_step", "wall_s", "xla_temp_mib", "ratio_to_none")
+    assert arm["xla_temp_mib"] > 0
+
+
 @pytest.mark.parametrize("more", ["--dense", "--mode recompute"])
 def test_loss(more):
   line = bench(

@@ -3,6 +3,7 @@
 """A teacher and a student of stated shapes, drawn at random, as a real run."""
 
 import argparse
+import dataclasses
 import pathlib
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from jdistill import config, data, methods, optim, pretrained, refs, run, types
 from jdistill.models import DecoderConfig, Segment
+from jdistill.models.spec import Remat
 
 METHODS = {
   "forward_kl": methods.KD("forward_kl"),
@@ -56,10 +58,17 @@ class Drawn(pretrained.Found):
     return jax.device_put(params, shardings(self.architecture, shapes))
 
 
-def build(args: argparse.Namespace, method: methods.Method) -> run.Run:
+def build(
+  args: argparse.Namespace,
+  method: methods.Method,
+  *,
+  remat: Remat = "elementwise",
+) -> run.Run:
   """The product's run of these shapes, on one device."""
   teacher = _decoder(args, args.t_layers, args.t_dim, args.t_ffn)
-  student = _decoder(args, args.s_layers, args.s_dim, args.s_ffn)
+  student = dataclasses.replace(
+    _decoder(args, args.s_layers, args.s_dim, args.s_ffn), remat=remat
+  )
   nowhere = refs.Located("drawn", "huggingface", pathlib.Path("drawn"))
   found = {"teacher": Drawn("drawn", nowhere, teacher)}
   settings = config.Config(
