@@ -24,8 +24,14 @@ from jax.sharding import PartitionSpec
 
 from jdistill import types
 
-CHUNK_BYTES = 32 << 20
-"""Bytes of float32 logits that one stream holds at a time, per device."""
+CPU_CHUNK_BYTES = 32 << 20
+ACCELERATOR_CHUNK_BYTES = 512 << 20
+"""Bytes of float32 logits that one stream holds at a time, per device.
+
+A CPU's caches want few. An accelerator reads the head and adds to its gradient
+anew for every chunk, some 14 bytes for each of the head's weights: below about
+a thousand tokens a chunk that takes longer than the products themselves.
+"""
 
 Streams = Mapping[str, types.Dense]
 TokenFn = Callable[[dict[str, jax.Array], Any, Any], tuple[jax.Array, Any]]
@@ -54,7 +60,7 @@ def walk(
   params: Any = None,
   *,
   frozen: tuple[str, ...] = (),
-  chunk_bytes: int = CHUNK_BYTES,
+  chunk_bytes: int | None = None,
 ) -> tuple[jax.Array, Any]:
   """Sums a token-local loss over all tokens, value and gradient in one pass.
 
@@ -67,7 +73,8 @@ def walk(
       drives may travel here too.
     frozen: names of streams that receive no gradient.
     chunk_bytes: budget for one stream's float32 logits; the tokens of a chunk
-      are `chunk_bytes / (4 V)`.
+      are `chunk_bytes / (4 V)`. By default 32 MiB on a CPU and 512 MiB on an
+      accelerator.
   Returns: (total, metrics): the summed loss [], differentiable once with
     respect to live streams and params, in float32 or wider; and the summed
     metrics, which carry no gradient.
@@ -85,7 +92,7 @@ def walk_tokens(
   params: Any = None,
   *,
   frozen: tuple[str, ...] = (),
-  chunk_bytes: int = CHUNK_BYTES,
+  chunk_bytes: int | None = None,
 ) -> Any:
   """Values of a token-local function at every position, differentiable.
 
@@ -243,7 +250,15 @@ def _cotangents(live, params, d_hidden, d_heads, d_params, scale):
   return d_live, _scaled(d_params, params, scale)
 
 
-def _split(args: _Args, chunk_bytes: int):
+def default_chunk_bytes() -> int:
+  """The budget of a chunk where the walk is going to run."""
+  mesh = jax.sharding.get_abstract_mesh()
+  device = None if mesh.empty else mesh.abstract_device
+  platform = jax.default_backend() if device is None else device.platform
+  return CPU_CHUNK_BYTES if platform == "cpu" else ACCELERATOR_CHUNK_BYTES
+
+
+def _split(args: _Args, chunk_bytes: int | None):
   """Cuts the tokens into chunks.
 
   Returns:
@@ -256,6 +271,8 @@ def _split(args: _Args, chunk_bytes: int):
   lead = first.hidden.shape[:-1]
   num = max(1, functools.reduce(lambda a, b: a * b, lead, 1))
   width = max(s.head.vocab_size for s in streams.values())
+  if chunk_bytes is None:
+    chunk_bytes = default_chunk_bytes()
   size = max(1, chunk_bytes // (4 * width))
   chunks = -(-num // size)
   size = -(-num // chunks)

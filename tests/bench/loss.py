@@ -36,7 +36,7 @@ import numpy as np
 from head_matmuls import four, six
 
 from jdistill import losses, types
-from jdistill.losses.walk import CHUNK_BYTES
+from jdistill.losses.walk import default_chunk_bytes
 
 OF_TWO = (
   "forward_kl",
@@ -66,9 +66,7 @@ def main() -> None:
     "--mode", choices=["one_pass", "recompute"], default="one_pass"
   )
   parser.add_argument("--dense", action="store_true")
-  parser.add_argument(
-    "--chunk-bytes", type=int, default=CHUNK_BYTES, help="of one chunk's logits"
-  )
+  parser.add_argument("--chunk-bytes", type=int, help="of one chunk's logits")
   parser.add_argument("--evaluations", type=int, default=5)
   measure.add_arguments(parser, repeats=3)
   args = parser.parse_args()
@@ -103,12 +101,16 @@ def make_program(args: argparse.Namespace, name: str):
   if name == "matmuls":
     alone = four if args.mode == "one_pass" else six
     return lambda student, teacher, targets, scale: alone(
-      student, teacher, args.chunk_bytes
+      student, teacher, budget(args)
     )
   total = {"dense": dense, "one_pass": one_pass, "recompute": recompute}[
     name if name == "dense" else args.mode
   ]
   return jax.value_and_grad(functools.partial(total, args))
+
+
+def budget(args: argparse.Namespace) -> int:
+  return args.chunk_bytes or default_chunk_bytes()
 
 
 def one_pass(args, student, teacher, targets, scale):
@@ -121,7 +123,7 @@ def one_pass(args, student, teacher, targets, scale):
     {"student": student, "teacher": teacher},
     targets,
     frozen=("teacher",),
-    chunk_bytes=args.chunk_bytes,
+    chunk_bytes=budget(args),
   )
   return scale * total
 
@@ -136,7 +138,7 @@ def recompute(args, student, teacher, targets, scale):
     {"student": student, "teacher": teacher},
     targets,
     frozen=("teacher",),
-    chunk_bytes=args.chunk_bytes,
+    chunk_bytes=budget(args),
   )
   return scale * values.sum()
 
@@ -207,7 +209,7 @@ def draw_shapes(args: argparse.Namespace, hidden: int):
 
 def error(args: argparse.Namespace) -> float:
   """Of the chunked loss against the dense one, relative, the largest."""
-  size = max(1, args.chunk_bytes // (4 * args.vocab))
+  size = max(1, budget(args) // (4 * args.vocab))
   inputs = draw(args, min(args.tokens, CHECKED_CHUNKS * size), args.hidden)
   found = jax.jit(make_program(args, "loss"))(*inputs)
   expected = jax.jit(make_program(args, "dense"))(*inputs)

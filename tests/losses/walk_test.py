@@ -12,7 +12,13 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jdistill import types
-from jdistill.losses.walk import walk, walk_tokens
+from jdistill.losses.walk import (
+  ACCELERATOR_CHUNK_BYTES,
+  CPU_CHUNK_BYTES,
+  default_chunk_bytes,
+  walk,
+  walk_tokens,
+)
 
 B, T, D, V = 4, 6, 8, 20
 
@@ -238,3 +244,16 @@ def test_logits_are_never_whole():
 
   logits = 4 * 4096 * 64
   assert temp(64) - temp(8) < 56 * logits * 0.05
+
+
+def test_chunks_are_larger_on_accelerators():
+  """A head is read anew for every chunk, which only a CPU's caches forgive."""
+  assert default_chunk_bytes() == CPU_CHUNK_BYTES
+  device = jax.sharding.AbstractDevice(
+    device_kind="TPU v5 lite", num_cores=1, platform="tpu"
+  )
+  mesh = jax.sharding.AbstractMesh(
+    (8,), ("data",), (AxisType.Auto,), abstract_device=device
+  )
+  with jax.sharding.use_abstract_mesh(mesh):
+    assert default_chunk_bytes() == ACCELERATOR_CHUNK_BYTES
