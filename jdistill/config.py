@@ -12,7 +12,7 @@ import tyro
 
 from jdistill import data, methods, optim, schedules, sharding, types
 from jdistill.models.base import Architecture
-from jdistill.models.spec import Remat
+from jdistill.models.spec import Attend, Remat
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -86,6 +86,8 @@ class Config:
     remat: what the student's backward pass computes again instead of keeping
       it: "elementwise" all but products, "dots" attention too, "full" whole
       layers.
+    attention: of student and teachers; "auto" takes the flash kernel on TPUs
+      where it can be used, "xla" never does, "flash" insists.
     mesh: sizes of the device mesh.
     rules: logical parameter axis -> mesh axis, over the defaults.
     microbatches: parts that a batch is worked off in, one after another.
@@ -109,6 +111,7 @@ class Config:
   tokenizer: str | None = None
   dtype: Dtype = "float32"
   remat: Remat = "elementwise"
+  attention: Attend = "auto"
   mesh: sharding.MeshShape = dataclasses.field(
     default_factory=sharding.MeshShape
   )

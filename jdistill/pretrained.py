@@ -88,6 +88,8 @@ def find(
       )
   elif location.kind == "run":
     architecture = run_architecture(location.path, own=architecture)
+    # What a run insisted on may not suit other rows or devices.
+    architecture = with_fields(architecture, attention="auto")
   else:
     architecture = weights.read_config(location)
   return Found(ref, location, with_dtype(architecture, dtype))

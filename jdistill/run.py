@@ -25,6 +25,7 @@ from jdistill import (
   step,
   types,
 )
+from jdistill.models import flash
 from jdistill.models.base import Architecture
 from jdistill.surgery import cut
 
@@ -42,8 +43,7 @@ class Models:
 def find_models(config: config_lib.Config) -> Models:
   """Resolves every model of a config and the student's shape."""
   teachers = {
-    name: pretrained.find(t.ref, architecture=t.architecture, dtype=t.dtype)
-    for name, t in config.teachers.items()
+    name: _teacher(t, config.attention) for name, t in config.teachers.items()
   }
   spec = config.student
   start, layers = None, None
@@ -59,9 +59,20 @@ def find_models(config: config_lib.Config) -> Models:
   else:
     raise types.UserError("student: Fresh needs an `architecture` or `like`")
   student = pretrained.with_fields(
-    student, dtype=config.dtype, remat=config.remat
+    student,
+    dtype=config.dtype,
+    remat=config.remat,
+    attention=config.attention,
   )
   return Models(teachers, student, start, layers)
+
+
+def _teacher(spec: config_lib.Teacher, attention: str) -> pretrained.Found:
+  found = pretrained.find(
+    spec.ref, architecture=spec.architecture, dtype=spec.dtype
+  )
+  shape = pretrained.with_fields(found.architecture, attention=attention)
+  return dataclasses.replace(found, architecture=shape)
 
 
 def _cut(spec: config_lib.Cut, teachers: Mapping[str, pretrained.Found]):
@@ -180,7 +191,8 @@ def build(
   teachers = {k: f.architecture for k, f in models.teachers.items()}
 
   key = jax.random.key(0)
-  outputs = _output_shapes(models, method, batch)
+  with jax.set_mesh(mesh):
+    outputs = _output_shapes(models, method, batch)
   params = {
     "student": models.student.shapes(),
     "method": jax.eval_shape(lambda: method.init(key, outputs)),
@@ -269,6 +281,8 @@ def check(config: config_lib.Config, models: Models, mesh: Mesh) -> None:
         + f"; take a multiple of {want}, or another mesh"
       )
     _check_ids(name, spec, models)
+    if config.attention == "flash":
+      _check_flash(name, spec)
   if needs.same_vocabulary and not config.data.needs_tokenizer:
     _check_classes(models)
   if config.select != "last":
@@ -298,6 +312,16 @@ def _check_ids(name: str, spec: data.Data, models: Models) -> None:
         f"{name}: has {spec.vocab_size} ids, but {who} knows only "
         f"{architecture.vocab_size}; give it a vocab_size of {spec.vocab_size}"
       )
+
+
+def _check_flash(name: str, spec: data.Data) -> None:
+  length = getattr(spec, "seq_len", flash.LANES)
+  reason = flash.refusal(length, probs=False)
+  if reason:
+    raise types.UserError(
+      f"attention is 'flash', but {name}: {reason}; take another seq_len, or"
+      " attention 'auto'"
+    )
 
 
 def _check_select(config: config_lib.Config) -> None:

@@ -18,8 +18,8 @@ DEFAULT_RULES: Rules = {
   "embed": "fsdp",
   "vocab": "tensor",
   "mlp": "tensor",
-  "heads": "tensor",
-  "kv_heads": "tensor",
+  "heads": types.HEADS_AXIS,
+  "kv_heads": types.HEADS_AXIS,
 }
 """Logical axis of a parameter -> mesh axis; others are replicated."""
 

@@ -32,6 +32,7 @@ from jdistill import (
 from jdistill.config import Config, changed
 
 MAY_CHANGE = (
+  "attention",
   "eval_every",
   "evals",
   "keep",

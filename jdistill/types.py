@@ -28,6 +28,9 @@ Leaf: TypeAlias = Any
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which the rows of a batch are divided."""
 
+HEADS_AXIS = "tensor"
+"""Mesh axis over which the heads of attention are divided."""
+
 
 class UserError(Exception):
   """Something that the user can mend: one message, exit code 2, no traceback.

@@ -28,6 +28,7 @@ ABOVE = "all above"
 LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("types",), ()),
   (("startup",), ()),
+  (("hlo",), ()),  # reads the text of compiled programs
   (("schedules",), ("types",)),
   (("losses",), ("types",)),
   (("gguf_file",), ("types",)),

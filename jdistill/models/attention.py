@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grouped-query attention with packing, sliding windows and a KV cache."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jdistill.models.layers import Linear, RMSNorm
 from jdistill.models.rope import rotate
 from jdistill.models.spec import DecoderSpec
+
+Mix: TypeAlias = Callable[
+  [jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]
+]
+"""`mix(q, k, v) -> (mixed, probs)`, as `attend` returns them; probabilities
+that nobody wants may be None."""
 
 
 class Sight(NamedTuple):
@@ -136,10 +143,10 @@ class Attention(nnx.Module):
     x: Float[Array, "B T D"],
     cos: Float[Array, "B T F"],
     sin: Float[Array, "B T F"],
-    mask: Bool[Array, "B T S"],
+    mix: Mix,
     cache: LayerCache | None = None,
   ) -> tuple[
-    Float[Array, "B T D"], Float[Array, "B N T G S"], LayerCache | None
+    Float[Array, "B T D"], Float[Array, "B N T G S"] | None, LayerCache | None
   ]:
     """The branch's output, its probabilities, and the cache written to.
 
@@ -152,12 +159,5 @@ class Attention(nnx.Module):
     if cache is not None:
       cache = cache.write(k, v)
       k, v = cache.k.astype(q.dtype), cache.v.astype(q.dtype)
-    mixed, probs = attend(
-      q,
-      k,
-      v,
-      mask,
-      scale=self.spec.score_scale,
-      soft_cap=self.spec.attention_soft_cap,
-    )
+    mixed, probs = mix(q, k, v)
     return self.o(mixed), probs, cache

@@ -45,7 +45,7 @@ class Architecture(abc.ABC):
 
   def shapes(self) -> types.PyTree:
     """The parameters' shapes and dtypes; nothing is allocated."""
-    return jax.eval_shape(self.init, jax.random.key(0))
+    return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
 
 def num_params(shapes: types.PyTree) -> int:

@@ -154,6 +154,7 @@ class Decoder(nnx.Module):
         x,
         angles,
         sight,
+        view.segment_ids,
         kept,
         slots,
       )

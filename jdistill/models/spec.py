@@ -13,6 +13,10 @@ Remat = Literal["none", "elementwise", "dots", "full"]
 """What a backward pass computes again: nothing; all but products; all but
 products of activations with parameters; each layer from its input."""
 
+Attend = Literal["auto", "xla", "flash"]
+"""What computes attention without a cache: the flash kernel on a TPU where it
+can be used; plain products and a softmax; the kernel, or an error."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
@@ -78,6 +82,7 @@ class DecoderSpec:
   context_length: int = 8192
   dtype: Literal["float32", "bfloat16"] = "float32"
   remat: Remat = "elementwise"
+  attention: Attend = "auto"
 
   def __post_init__(self):
     for field in ("vocab_size", "width", "mlp_width", "num_heads", "head_dim"):

@@ -8,10 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
-from jdistill.models import features
-from jdistill.models.attention import Attention, LayerCache, Sight
+from jdistill.models import features, flash
+from jdistill.models.attention import (
+  Attention,
+  LayerCache,
+  Mix,
+  Sight,
+  attend,
+)
 from jdistill.models.layers import Mlp, RMSNorm
 from jdistill.models.spec import DecoderSpec, Segment
 
@@ -19,7 +25,10 @@ UNLIMITED = 2**30
 """A window that no document fills."""
 
 POLICIES = {
-  "elementwise": jax.checkpoint_policies.dots_saveable,
+  "elementwise": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_saveable,
+    jax.checkpoint_policies.save_only_these_names(flash.RESIDUALS),
+  ),
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
@@ -44,22 +53,22 @@ class Layer(nnx.Module):
     x: Float[Array, "B T D"],
     cos: Float[Array, "B T F"],
     sin: Float[Array, "B T F"],
-    mask: Bool[Array, "B T S"],
+    mix: Mix,
     cache: LayerCache | None,
-  ) -> tuple[Float[Array, "B T D"], dict[str, jax.Array], LayerCache | None]:
+  ) -> tuple[Float[Array, "B T D"], dict[str, Any], LayerCache | None]:
     """The layer's output, its inner activations by kind, the cache."""
-    values = {"in": x}
-    values["attn"], values["probs"], cache = self.attention(
-      self.attention_norm(x), cos, sin, mask, cache
+    values: dict[str, Any] = {"in": x}
+    mixed, values["probs"], cache = self.attention(
+      self.attention_norm(x), cos, sin, mix, cache
     )
     if self.attention_post_norm is not None:
-      values["attn"] = self.attention_post_norm(values["attn"])
-    x = x + values["attn"]
-    values["mlp"] = self.mlp(self.mlp_norm(x))
+      mixed = self.attention_post_norm(mixed)
+    x = x + mixed
+    mlp = self.mlp(self.mlp_norm(x))
     if self.mlp_post_norm is not None:
-      values["mlp"] = self.mlp_post_norm(values["mlp"])
-    values["out"] = x + values["mlp"]
-    return values["out"], values, cache
+      mlp = self.mlp_post_norm(mlp)
+    out = x + mlp
+    return out, values | {"attn": mixed, "mlp": mlp, "out": out}, cache
 
 
 def run(
@@ -70,6 +79,7 @@ def run(
   x: Float[Array, "B T D"],
   angles: tuple[Float[Array, "R B T F"], Float[Array, "R B T F"]],
   sight: Sight,
+  segment_ids: Int[Array, "B T"],
   cache: Mapping[str, jax.Array] | None = None,
   slots: jax.Array | None = None,
 ) -> tuple[Float[Array, "B T D"], dict[str, jax.Array], Any]:
@@ -83,6 +93,7 @@ def run(
     x: what goes in.
     angles: cosines and sines of each of the model's ropes.
     sight: which keys a query may see, windows aside.
+    segment_ids: the same for the kernel, of which `sight` is not read.
     cache: `k` and `v` [L, B, S, N, Dh], or None to attend to the inputs.
     slots: [B, T] where in S the inputs are written.
   Returns: what comes out, the features by name, the cache after.
@@ -90,12 +101,17 @@ def run(
   graph, stacked = nnx.split(layers)
   kinds = tuple(taps.layers)
   cos, sin = angles
+  kernels = None
+  if cache is None:
+    probs = "probs" in kinds
+    kernels = flash.plan(spec, segment, x.shape[1], probs=probs)
 
   def apply(params, x, number, kept):
     rope = number["rope"]
     here = None if kept is None else LayerCache(kept[0], kept[1], slots)
+    mix = _mixer(spec, kernels, sight, segment_ids, number)
     x, values, here = nnx.merge(graph, params)(
-      x, cos[rope], sin[rope], sight.within(number["window"]), here
+      x, cos[rope], sin[rope], mix, here
     )
     kept = None if here is None else (here.k, here.v)
     return x, {kind: values[kind] for kind in kinds}, kept
@@ -127,6 +143,8 @@ def run(
     "window": np.asarray([w or UNLIMITED for w in segment.windows], np.int32),
     "rows": taps.rows,
   }
+  if kernels is not None:
+    numbers["kernel"] = np.asarray(kernels.index, np.int32)
   kept = None if cache is None else (cache["k"], cache["v"])
   first = jax.tree.map(lambda a: a[0], (stacked, numbers))
   shapes = jax.eval_shape(
@@ -136,3 +154,36 @@ def run(
   (x, buffers, kept), _ = jax.lax.scan(body, carry, (stacked, numbers))
   after = None if kept is None else dict(zip(("k", "v"), kept, strict=True))
   return x, taps.features(buffers), after
+
+
+def _mixer(
+  spec: DecoderSpec,
+  kernels: flash.Plan | None,
+  sight: Sight,
+  segment_ids: jax.Array,
+  number: Mapping[str, jax.Array],
+) -> Mix:
+  """What one layer computes attention with; `number` are its own."""
+
+  def dense(q, k, v):
+    mask = sight.within(number["window"])
+    return attend(
+      q, k, v, mask, scale=spec.score_scale, soft_cap=spec.attention_soft_cap
+    )
+
+  if kernels is None:
+    return dense
+
+  def flashed(q, k, v):
+    mixed = flash.choose(
+      kernels,
+      lambda *qkv: dense(*qkv)[0],
+      q,
+      k,
+      v,
+      segment_ids,
+      number["kernel"],
+    )
+    return mixed, None
+
+  return flashed

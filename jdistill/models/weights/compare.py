@@ -10,6 +10,11 @@ from jdistill.models.decoder import DecoderConfig
 from jdistill.models.weights import layout
 from jdistill.types import UserError
 
+ELSEWHERE = (
+  "attention", "dtype", "remat", "segments", "ropes", "query_scale"
+)  # fmt: skip
+"""Fields that say how a model is computed, or that are compared by meaning."""
+
 
 def check_params(config: DecoderConfig, params: types.PyTree) -> None:
   """Compares parameters with the config by path and shape.
@@ -34,7 +39,7 @@ def differences(config: DecoderConfig, other: DecoderConfig) -> list[str]:
   """What two configs compute differently, a phrase each."""
   found = []
   for field in dataclasses.fields(DecoderConfig):
-    if field.name in ("dtype", "remat", "segments", "ropes", "query_scale"):
+    if field.name in ELSEWHERE:
       continue
     found += _difference(config, other, field.name)
   for name in ("windows", "layer_ropes", "score_scale"):
