@@ -83,6 +83,12 @@ def evaluate(argv: list[str]) -> int:
   parser.add_argument(
     "--dtype", choices=("float32", "bfloat16"), default="float32"
   )
+  parser.add_argument(
+    "--weights",
+    choices=("float32", "bfloat16", "int8"),
+    help="what the judged models' weights are stored in (default: --dtype), to "
+    "measure what that costs against a --teacher in --dtype",
+  )
   args = vars(parser.parse_args(argv))
   models = args.pop("models")
   from jdistill import evaluate as evaluate_lib

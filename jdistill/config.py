@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from jdistill import data, methods, optim, schedules, sharding, types
+from jdistill.models import low_rank
 from jdistill.models.base import Architecture
 from jdistill.models.spec import Attend, Remat
 
 Dtype = Literal["float32", "bfloat16"]
+Weights = Literal["float32", "bfloat16", "int8"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +27,21 @@ class Teacher:
   needs its `architecture` (`jdistill.models.LinenArchitecture(...)`); other
   references bring theirs. Without a `ref` the weights are those that the
   `architecture` draws, which for `jdistill.beds.MarkovChain` are the truth.
-  `dtype` is of weights and computation.
+  `dtype` is of the computation, and of the weights unless `weights` says how
+  they are stored. `int8` stores a decoder's kernels in a byte for each value,
+  with one scale for each output channel and layer, and the rest (embedding,
+  head, norms, biases) in bfloat16; layers are turned back one at a time.
   """
 
   ref: str | None = None
   dtype: Dtype = "float32"
+  weights: Weights | None = None
   architecture: Annotated[Architecture | None, tyro.conf.Fixed] = None
+
+  @property
+  def stored(self) -> Weights:
+    """What the weights are stored in."""
+    return self.weights or self.dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +76,25 @@ class Pretrained:
   architecture: Annotated[Architecture | None, tyro.conf.Fixed] = None
 
 
-Student = Cut | Fresh | Pretrained
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """A student of which only low-rank adapters are trained.
+
+  The adapters stand beside the products `targets` of each layer (q, k, v, o,
+  gate, up, down), add alpha / rank of what they compute, and start at nothing:
+  at step 0 the student is its `base`. `also` are patterns of further parameters
+  to train, such as `*norm/scale`. Where the run is read, to be exported, judged
+  or continued, the adapters are merged into the kernels.
+  """
+
+  base: Cut | Pretrained
+  rank: int = 16
+  alpha: float = 32.0
+  targets: tuple[str, ...] = low_rank.TARGETS
+  also: tuple[str, ...] = ()
+
+
+Student = Cut | Fresh | Lora | Pretrained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from jdistill import (
   tokenizers,
   types,
 )
-from jdistill.config import Dtype, Teacher
+from jdistill.config import Dtype, Teacher, Weights
 from jdistill.data import corpus
 from jdistill.models.base import Architecture
 
@@ -47,6 +47,8 @@ class Options:
     batch_size: rows judged at once; changes nothing but speed and memory.
     max_rows: stops after so many rows of each evaluation.
     dtype: of weights and computation.
+    weights: what those of the judged model, not its teacher, are stored in;
+      default: `dtype`.
   """
 
   teacher: str | None = None
@@ -57,6 +59,7 @@ class Options:
   batch_size: int | None = None
   max_rows: int | None = None
   dtype: Dtype = "float32"
+  weights: Weights | None = None
 
 
 def evaluate(ref: str, options: Options | None = None) -> list[dict[str, Any]]:
@@ -77,7 +80,8 @@ def evaluate(ref: str, options: Options | None = None) -> list[dict[str, Any]]:
     value = getattr(options, name)
     if value is not None and value < 1:
       raise types.UserError(f"{name} is {value}; expected at least 1")
-  found = pretrained.find(ref, dtype=options.dtype)
+  stored = options.weights or options.dtype
+  found = pretrained.find(ref, dtype=options.dtype, stored=stored)
   evals = _evals(found, options)
   teacher = _teacher(found, options)
   tokenizer = None
@@ -88,7 +92,7 @@ def evaluate(ref: str, options: Options | None = None) -> list[dict[str, Any]]:
     _check_vocabulary(found, teacher, tokenizer)
   rows = []
   for name, spec in evals.items():
-    judge = _Judge.make(found, teacher, spec, tokenizer, options.dtype)
+    judge = _Judge.make(found, teacher, spec, tokenizer, options)
     row: dict[str, Any] = {"model": ref}
     row["teacher"] = None if teacher is None else teacher.ref
     row |= {"eval": name, "data": spec.title}
@@ -109,7 +113,7 @@ class _Judge:
   teacher_params: types.PyTree
 
   @classmethod
-  def make(cls, found, teacher, spec, tokenizer, dtype) -> "_Judge":
+  def make(cls, found, teacher, spec, tokenizer, options) -> "_Judge":
     # Weights are divided over as many devices as the rows divide over.
     count = math.gcd(spec.batch_size, jax.local_device_count())
     mesh = sharding.make_mesh(
@@ -119,10 +123,12 @@ class _Judge:
     def placed(architecture, shapes):
       return sharding.param_shardings(architecture.axes(), shapes, mesh)
 
-    params = found.params(dtype=dtype, shardings=placed)
+    params = found.params(
+      dtype=options.weights or options.dtype, shardings=placed
+    )
     said = None
     if teacher is not None:
-      said = teacher.params(dtype=dtype, shardings=placed)
+      said = teacher.params(dtype=options.dtype, shardings=placed)
     eval_step = step.make_eval_step(
       found.architecture,
       None if teacher is None else teacher.architecture,

@@ -173,6 +173,11 @@ def _about(
   for name, teacher in run.teachers.items():
     said = teacher["licence"] or "not stated"
     rows.append([name.capitalize(), f"{shown(teacher['ref'])}, licence {said}"])
+  student = run.config["student"]
+  if student.get("type", "").endswith(".Lora"):
+    names = ", ".join(student["targets"])
+    said = f"LoRA of rank {student['rank']} on {names}, merged into the weights"
+    rows.append(["Trained", said])
   spec = run.config["data"]
   tokens = f", {run.tokens:,} tokens" if run.tokens else ""
   length = f" of {spec['seq_len']} tokens" if "seq_len" in spec else ""

@@ -31,20 +31,33 @@ class Found:
   def params(
     self, *, dtype: str = "float32", shardings: Shardings | None = None
   ) -> types.PyTree:
-    """Reads the weights, each straight onto its sharding."""
-    shapes = cast(self.architecture.shapes(), dtype)
+    """Reads the weights, each straight onto its sharding.
+
+    Args:
+      dtype: what they are stored in; int8 kernels if "int8", which is what
+        an architecture found with `stored="int8"` computes with, and floats
+        whatever it was found with otherwise.
+      shardings: where to put them.
+    """
+    architecture = with_storage(self.architecture, dtype)
+    shapes = architecture.shapes()
+    if dtype != "int8":
+      shapes = cast(shapes, dtype)
     places = None
     if shardings is not None:
-      places = shardings(self.architecture, shapes)
+      places = shardings(architecture, shapes)
+    if dtype == "int8" and self.location.kind in ("run", "drawn", "orbax"):
+      shape: Any = architecture
+      return shape.store(self.params(shardings=shardings), places)
     match self.location.kind:
       case "run":
-        return run_params(self.location, shapes, places)
+        return self._of_run(architecture, dtype, shardings)
       case "drawn":
-        return self._drawn(dtype, places)
+        return self._drawn(architecture, dtype, places)
       case "orbax":
         return orbax.load_orbax(
           self.location.path,
-          self.architecture,
+          architecture,
           dtype=dtype,
           shardings=places,
         )
@@ -52,9 +65,32 @@ class Found:
         _, params = weights.load(self.location, dtype=dtype, shardings=places)
         return params
 
-  def _drawn(self, dtype: str, places: Any) -> types.PyTree:
+  def _of_run(
+    self, architecture: Architecture, dtype: str, shardings: Shardings | None
+  ) -> types.PyTree:
+    """The student's weights; adapters are merged in float32, then rounded."""
+    kept: Any = run_architecture(self.location.path, own=architecture)
+    merges = getattr(kept, "low_rank", None) is not None
+    shapes = cast(kept.shapes(), "float32" if merges else dtype)
+    places = None if shardings is None else shardings(kept, shapes)
+    params = run_params(self.location, shapes, places)
+    if not merges:
+      return params
+    shapes = cast(architecture.shapes(), dtype)
+    places = None if shardings is None else shardings(architecture, shapes)
+
+    def merged(params):
+      return jax.tree.map(
+        lambda x, s: x.astype(s.dtype), kept.merged(params), shapes
+      )
+
+    return jax.jit(merged, out_shardings=places)(params)
+
+  def _drawn(
+    self, architecture: Architecture, dtype: str, places: Any
+  ) -> types.PyTree:
     def draw():
-      params = self.architecture.init(jax.random.key(0))
+      params = architecture.init(jax.random.key(0))
       like = cast(params, dtype)
       return jax.tree.map(lambda x, s: x.astype(s.dtype), params, like)
 
@@ -66,6 +102,7 @@ def find(
   *,
   architecture: Architecture | None = None,
   dtype: str = "float32",
+  stored: str = "float32",
 ) -> Found:
   """Resolves a model reference and reads its architecture, no weights.
 
@@ -75,10 +112,12 @@ def find(
     architecture: of an `orbax:` checkpoint, which cannot tell, and of a run
       whose student was a module of the user's own; other runs know better.
     dtype: compute dtype, where the architecture has one.
+    stored: the dtype that `Found.params` will be asked for; with "int8" the
+      architecture is one of int8 kernels.
   Raises: UserError for what cannot be found or read.
   """
   if ref is None:
-    return _to_draw(architecture, dtype)
+    return _to_draw(architecture, dtype, stored)
   location = refs.locate(ref)
   if location.kind == "orbax":
     if architecture is None:
@@ -88,19 +127,24 @@ def find(
       )
   elif location.kind == "run":
     architecture = run_architecture(location.path, own=architecture)
-    # What a run insisted on may not suit other rows or devices.
-    architecture = with_fields(architecture, attention="auto")
+    # Adapters are a way to train: whoever reads the run gets whole kernels.
+    # And the attention it insisted on may not suit other rows or devices.
+    architecture = with_fields(architecture, low_rank=None, attention="auto")
   else:
     architecture = weights.read_config(location)
+  architecture = with_storage(architecture, stored)
   return Found(ref, location, with_dtype(architecture, dtype))
 
 
-def _to_draw(architecture: Architecture | None, dtype: str) -> Found:
+def _to_draw(
+  architecture: Architecture | None, dtype: str, stored: str
+) -> Found:
   if architecture is None:
     raise types.UserError(
       "a model is named by neither `ref` nor `architecture`; give a reference, "
       "or an architecture that draws its own weights"
     )
+  architecture = with_storage(architecture, stored)
   name = type(architecture).__name__
   location = refs.Located(name, "drawn", pathlib.Path(), name=name)
   return Found(name, location, with_dtype(architecture, dtype))
@@ -109,6 +153,23 @@ def _to_draw(architecture: Architecture | None, dtype: str) -> Found:
 def with_dtype(architecture: Architecture, dtype: str) -> Architecture:
   """The same architecture computing in a dtype, where it can choose."""
   return with_fields(architecture, dtype=dtype)
+
+
+def with_storage(architecture: Architecture, dtype: str) -> Architecture:
+  """The same architecture for weights stored in a dtype.
+
+  Raises: UserError if it has no kernels to store in int8.
+  """
+  if hasattr(architecture, "kernels"):
+    kernels = "int8" if dtype == "int8" else "float"
+    return with_fields(architecture, kernels=kernels)
+  if dtype == "int8":
+    raise types.UserError(
+      f"weights: int8 is for decoders (jdistill.models.DecoderConfig: every "
+      f"hf:, pypi:, GGUF and decoder run reference), and this model is a "
+      f"{type(architecture).__name__}; take float32 or bfloat16"
+    )
+  return architecture
 
 
 def with_fields(architecture: Architecture, **fields: Any) -> Architecture:

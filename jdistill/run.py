@@ -26,6 +26,7 @@ from jdistill import (
   types,
 )
 from jdistill.models import flash
+from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.base import Architecture
 from jdistill.surgery import cut
 
@@ -46,40 +47,77 @@ def find_models(config: config_lib.Config) -> Models:
     name: _teacher(t, config.attention) for name, t in config.teachers.items()
   }
   spec = config.student
+  if isinstance(spec, config_lib.Lora):
+    spec = spec.base
   start, layers = None, None
   if isinstance(spec, config_lib.Pretrained):
     start = pretrained.find(spec.ref, architecture=spec.architecture)
     student = start.architecture
   elif isinstance(spec, config_lib.Cut):
-    start, layers, student = _cut(spec, teachers)
+    start, layers, student = _cut(spec, config, teachers)
   elif spec.architecture is not None:
     student = spec.architecture
   elif spec.like is not None:
-    student = _cut(spec.like, teachers)[2]
+    student = _cut(spec.like, config, teachers)[2]
   else:
     raise types.UserError("student: Fresh needs an `architecture` or `like`")
+  if getattr(student, "kernels", "float") != "float":
+    raise types.UserError(
+      "student: its architecture has int8 kernels, which nothing can train; "
+      'take kernels="float"'
+    )
   student = pretrained.with_fields(
     student,
     dtype=config.dtype,
     remat=config.remat,
     attention=config.attention,
   )
+  if isinstance(config.student, config_lib.Lora):
+    student = _with_adapters(student, config.student)
   return Models(teachers, student, start, layers)
+
+
+def _with_adapters(
+  student: Architecture, spec: config_lib.Lora
+) -> Architecture:
+  if not hasattr(student, "low_rank"):
+    raise types.UserError(
+      "student: Lora puts adapters into decoders, and the base is a "
+      f"{type(student).__name__}; for a module of your own apply qwix's LoRA "
+      "and name its parameters in the adapter's `train`"
+    )
+  adapters = low_rank_lib.LowRank(
+    spec.rank, spec.alpha, spec.targets, spec.also
+  )
+  student = pretrained.with_fields(student, low_rank=adapters)
+  student.trainable()  # refuses patterns without a parameter
+  return student
 
 
 def _teacher(spec: config_lib.Teacher, attention: str) -> pretrained.Found:
   found = pretrained.find(
-    spec.ref, architecture=spec.architecture, dtype=spec.dtype
+    spec.ref,
+    architecture=spec.architecture,
+    dtype=spec.dtype,
+    stored=spec.stored,
   )
   shape = pretrained.with_fields(found.architecture, attention=attention)
   return dataclasses.replace(found, architecture=shape)
 
 
-def _cut(spec: config_lib.Cut, teachers: Mapping[str, pretrained.Found]):
+def _cut(
+  spec: config_lib.Cut,
+  config: config_lib.Config,
+  teachers: Mapping[str, pretrained.Found],
+):
   if spec.ref is not None:
     start = pretrained.find(spec.ref)
   elif teachers:
-    start = next(iter(teachers.values()))
+    first, start = next(iter(teachers.items()))
+    if config.teachers[first].stored != "float32":
+      # The teacher's own weights are rounded: a model of its own, read again.
+      full = pretrained.with_storage(start.architecture, "float32")
+      start = dataclasses.replace(start, architecture=full)
   else:
     raise types.UserError(
       "student: Cut takes layers of the first teacher, but there is none; "
@@ -124,7 +162,7 @@ class Run:
     """The teachers' weights, each on its sharding."""
     return {
       name: found.params(
-        dtype=self.config.teachers[name].dtype,
+        dtype=self.config.teachers[name].stored,
         shardings=lambda _, shapes, name=name: self.teacher_shardings[name],
       )
       for name, found in self.models.teachers.items()
@@ -134,8 +172,9 @@ class Run:
     """The state before the first update.
 
     Args:
-      teacher_params: from `load_teachers`; a student cut from a teacher takes
-        its layers from there instead of reading the file again.
+      teacher_params: from `load_teachers`; a student cut from a teacher whose
+        weights are stored in float32 takes its layers from there instead of
+        reading the file again.
     """
     start = self._start(teacher_params)
     key = jax.random.key(self.config.seed)
@@ -370,6 +409,9 @@ def _student(models: Models, key, start) -> types.PyTree:
     assert models.start is not None
     shape: Any = models.start.architecture
     _, start = cut.cut_layers(shape, start, models.layers)
+  if getattr(models.student, "low_rank", None) is not None:
+    drawn = models.student.init(jax.random.fold_in(key, 0))
+    start = low_rank_lib.beside(drawn, start)
   return jax.tree.map(
     lambda x: (
       x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x

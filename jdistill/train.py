@@ -421,12 +421,18 @@ def _describe(built: run.Run, loader, workdir, log) -> None:
   from jdistill.models.base import num_params
 
   for name, found in built.models.teachers.items():
-    size = num_params(found.architecture.shapes()) / 1e6
+    plain = pretrained.with_storage(found.architecture, "float32")
+    size = num_params(plain.shapes()) / 1e6
     log(f"{name}: {found.ref}, {size:.1f} M parameters, licence "
         f"{found.location.licence or 'not stated'}")  # fmt: skip
-  size = num_params(built.models.student.shapes()) / 1e6
+  student = built.models.student
+  size, moving = num_params(student.shapes()) / 1e6, student.trainable()
   layers = built.models.layers
   kept = f", keeps layers {', '.join(map(str, layers))}" if layers else ""
+  if moving is not None and not all(jax.tree.leaves(moving)):
+    shapes = zip(*map(jax.tree.leaves, (student.shapes(), moving)), strict=True)
+    part = sum(shape.size for shape, moves in shapes if moves) / 1e6
+    kept += f", trains {part:.2f} M of them"
   log(f"student: {size:.1f} M parameters{kept}")
   sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
   log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: {workdir}")

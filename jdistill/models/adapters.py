@@ -21,10 +21,14 @@ are read as they are, unless `mutable` names them: then the module runs in
 training mode where it can, and what it makes of them is in `Outputs.updates`
 under the same name, for the caller to put in their place.
 
+`train` narrows down what an optimizer may move. A module that qwix has put LoRA
+into trains its adapters alone with `train=("*_lora_a", "*_lora_b")`.
+
 Nothing random happens in a call: there is no key for dropout.
 """
 
 import dataclasses
+import fnmatch
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -77,6 +81,8 @@ class Adapter(base.Architecture):
       of a batch enter its statistics, and gradient accumulation is refused.
     eval_kwargs: keyword arguments that differ for a teacher and in evaluation,
       where nothing is mutable: {"train": False}, say.
+    train: patterns of the paths of parameters that alone may be trained, such
+      as "params/head/*"; all of them if empty.
   """
 
   kind: Literal["tokens", "inputs"] = "tokens"
@@ -87,6 +93,7 @@ class Adapter(base.Architecture):
   kwargs: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
   mutable: tuple[str, ...] = ()
   eval_kwargs: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+  train: tuple[str, ...] = ()
 
   def __post_init__(self):
     # Hashable, so that jit may close over the architecture.
@@ -95,6 +102,7 @@ class Adapter(base.Architecture):
       object.__setattr__(self, name, tuple(sorted(given.items())))
     object.__setattr__(self, "shape", tuple(self.shape))
     object.__setattr__(self, "mutable", tuple(self.mutable))
+    object.__setattr__(self, "train", tuple(self.train))
 
   @property
   def vocab_size(self) -> int:
@@ -102,10 +110,13 @@ class Adapter(base.Architecture):
 
   def trainable(self) -> types.PyTree:
     """A bool for each leaf of the parameters: what an optimizer may move."""
-    return {
-      name: jax.tree.map(lambda _, move=(name == "params"): move, tree)
-      for name, tree in self.shapes().items()
-    }
+    return _only(
+      self.train,
+      {
+        name: jax.tree.map(lambda _, move=(name == "params"): move, tree)
+        for name, tree in self.shapes().items()
+      },
+    )
 
   def for_evaluation(self) -> "Adapter":
     kwargs = {**dict(self.kwargs), **dict(self.eval_kwargs)}
@@ -254,7 +265,7 @@ class FunctionArchitecture(Adapter):
     return jax.tree.map(lambda leaf: (None,) * leaf.ndim, self.shapes())
 
   def trainable(self) -> types.PyTree:
-    return jax.tree.map(lambda _: True, self.shapes())
+    return _only(self.train, jax.tree.map(lambda _: True, self.shapes()))
 
   def bind(self, params: types.PyTree) -> types.Model:
     def model(view: types.View, want: tuple[str, ...] = ()) -> types.Outputs:
@@ -263,6 +274,30 @@ class FunctionArchitecture(Adapter):
       return _finish(self.outputs(returned, params), want, {}, {})
 
     return model
+
+
+def _only(patterns: tuple[str, ...], movable: types.PyTree) -> types.PyTree:
+  """Of what may move, what one of the patterns names; all without patterns."""
+  if not patterns:
+    return movable
+  flat, tree = jax.tree_util.tree_flatten_with_path(movable)
+  names = [
+    jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat
+  ]
+  offered = [name for name, (_, may) in zip(names, flat, strict=True) if may]
+  for pattern in patterns:
+    if not fnmatch.filter(offered, pattern):
+      raise types.UserError(
+        f"train: {pattern!r} matches no parameter that can be trained; there"
+        f" are {', '.join(offered) or 'none'}"
+      )
+  return jax.tree.unflatten(
+    tree,
+    [
+      may and any(fnmatch.fnmatchcase(name, p) for p in patterns)
+      for name, (_, may) in zip(names, flat, strict=True)
+    ],
+  )
 
 
 def _fixed_but_params(params: types.PyTree) -> types.PyTree:

@@ -109,24 +109,26 @@ class Attention(nnx.Module):
   def __init__(self, spec: DecoderSpec, num_layers: int, rngs: nnx.Rngs):
     self.spec = spec
 
-    def project(count: int, axis: str) -> Linear:
+    def project(name: str, count: int, axis: str) -> Linear:
       return Linear(
         (num_layers, spec.width, count, spec.head_dim),
         ("layers", "embed", axis, "head_dim"),
         1,
         rngs,
         bias=spec.qkv_bias,
+        low_rank=spec.adapters(name),
       )
 
-    self.q = project(spec.num_heads, "heads")
-    self.k = project(spec.num_kv_heads, "kv_heads")
-    self.v = project(spec.num_kv_heads, "kv_heads")
+    self.q = project("q", spec.num_heads, "heads")
+    self.k = project("k", spec.num_kv_heads, "kv_heads")
+    self.v = project("v", spec.num_kv_heads, "kv_heads")
     self.o = Linear(
       (num_layers, spec.num_heads, spec.head_dim, spec.width),
       ("layers", "heads", "head_dim", "embed"),
       2,
       rngs,
       gain=(2 * spec.num_layers) ** -0.5,
+      low_rank=spec.adapters("o"),
     )
 
     def norm() -> RMSNorm | None:

@@ -17,7 +17,7 @@ Parameters, with L the layers of a segment and F the width of the MLP:
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jdistill import types
-from jdistill.models import features, rope, stack
+from jdistill.models import features, low_rank, quantised, rope, stack
 from jdistill.models.attention import cached_sight, packed_sight
 from jdistill.models.base import Architecture
 from jdistill.models.layers import RMSNorm
@@ -37,17 +37,42 @@ class DecoderConfig(DecoderSpec, Architecture):
   """A decoder without parameters."""
 
   def init(self, key: jax.Array) -> types.PyTree:
-    """Draws float32 parameters."""
+    """Draws float32 parameters, or what `kernels` says."""
     model = Decoder(self, nnx.Rngs(params=key))
-    return nnx.to_pure_dict(nnx.split(model)[1])
+    return self.store(nnx.to_pure_dict(nnx.split(model)[1]))
+
+  def store(
+    self, params: types.PyTree, shardings: types.PyTree | None = None
+  ) -> types.PyTree:
+    """Float parameters the way this model keeps them.
+
+    Args:
+      params: of the same model with `kernels="float"`.
+      shardings: where to put int8 kernels; None leaves it to the compiler.
+    """
+    if self.kernels == "float":
+      return params
+    return quantised.tree(params, _abstract(self).inputs, shardings)
+
+  def trainable(self) -> types.PyTree | None:
+    """With adapters: true for these and what moves beside them."""
+    if self.low_rank is None:
+      return None
+    return low_rank.trainable(self.low_rank, self.shapes())
+
+  def merged(self, params: types.PyTree) -> types.PyTree:
+    """The parameters of the same model with `low_rank=None`."""
+    if self.low_rank is None:
+      return params
+    return low_rank.merge(self.low_rank, params)
 
   def axes(self) -> types.PyTree:
     """Each parameter's logical axes, in the tree of the parameters."""
-    return _abstract(self)[1]
+    return _abstract(self).axes
 
   def bind(self, params: types.PyTree) -> "Decoder":
     """The model with these parameters."""
-    return nnx.merge(_abstract(self)[0], params)
+    return nnx.merge(_abstract(self).graph, params)
 
   def init_cache(
     self, batch: int, length: int, dtype: str = "float32"
@@ -63,18 +88,31 @@ class DecoderConfig(DecoderSpec, Architecture):
     }
 
 
+class _Abstract(NamedTuple):
+  """A model without arrays."""
+
+  graph: Any
+  axes: types.PyTree  # logical names
+  inputs: types.PyTree  # the number of a kernel's input axes, else 0
+
+
 @functools.lru_cache(maxsize=64)
-def _abstract(config: DecoderConfig) -> tuple[Any, types.PyTree]:
-  """The graph of a config's model and the logical axes of its parameters."""
+def _abstract(config: DecoderConfig) -> _Abstract:
   model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(params=0)))
   graph, state = nnx.split(model)
 
-  def names(tree):
+  def each(fn, tree):
     if isinstance(tree, nnx.Variable):
-      return tree.get_metadata()["axes"]
-    return {key: names(child) for key, child in tree.items()}
+      return fn(**tree.get_metadata())
+    return {key: each(fn, child) for key, child in tree.items()}
 
-  return graph, names(state)
+  def names(axes, num_in=0, **_):
+    if num_in and config.kernels == "int8":
+      return quantised.axes(axes, num_in)
+    return axes
+
+  inputs = each(lambda num_in=0, **_: num_in, state)
+  return _Abstract(graph, each(names, state), inputs)
 
 
 class Table(nnx.Module):

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jdistill.models import quantised
+from jdistill.models.low_rank import LowRank
 from jdistill.models.spec import DecoderSpec
 
 ACTIVATIONS = {
@@ -54,6 +56,7 @@ class Linear(nnx.Module):
     rngs: where the kernel is drawn from, at 1 / sqrt(fan in) * `gain`.
     bias: whether to add one.
     gain: multiplies the standard deviation.
+    low_rank: adapters to learn beside the kernel, or None.
   """
 
   def __init__(
@@ -65,20 +68,33 @@ class Linear(nnx.Module):
     *,
     bias: bool = False,
     gain: float = 1.0,
+    low_rank: LowRank | None = None,
   ):
     self.num_in = num_in
+    self.low_rank = low_rank
     fan_in = math.prod(shape[1 : 1 + num_in])
     draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
-    self.kernel = nnx.Param(draw * (gain * fan_in**-0.5), axes=axes)
+    self.kernel = nnx.Param(
+      draw * (gain * fan_in**-0.5), axes=axes, num_in=num_in
+    )
     self.bias = _bias(shape, axes, num_in) if bias else None
+    pair = None, None
+    if low_rank is not None:
+      pair = _pair(shape, axes, num_in, low_rank.rank, rngs)
+    self.lora_a, self.lora_b = pair
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    weight = self.kernel[...].astype(x.dtype)
+    weight = quantised.dense(self.kernel.get_value(), x.dtype)
     batch, outputs = x.shape[: -self.num_in], weight.shape[self.num_in :]
     # Two plain matrices: a product over [B, T, D] makes XLA's CPU backend
     # transpose the gradient, fused into whatever computes it, which halves
     # the speed of the backward pass.
-    y = x.reshape(math.prod(batch), -1) @ weight.reshape(-1, math.prod(outputs))
+    x = x.reshape(math.prod(batch), -1)
+    y = x @ weight.reshape(-1, math.prod(outputs))
+    if self.low_rank and self.lora_a is not None and self.lora_b is not None:
+      a = self.lora_a[...].astype(x.dtype).reshape(-1, self.low_rank.rank)
+      b = self.lora_b[...].astype(x.dtype).reshape(self.low_rank.rank, -1)
+      y = y + (x @ a) @ b * self.low_rank.scale
     y = y.reshape(*batch, *outputs)
     if self.bias is not None:
       bias = self.bias[...].astype(x.dtype)
@@ -95,6 +111,24 @@ def _bias(
   )
 
 
+def _pair(
+  shape: tuple[int, ...],
+  axes: tuple[str, ...],
+  num_in: int,
+  rank: int,
+  rngs: nnx.Rngs,
+) -> tuple[nnx.Param, nnx.Param]:
+  """Adapters: A [L, *inputs, rank] drawn, B [L, rank, *outputs] zero."""
+  cut = 1 + num_in
+  draw = jax.random.normal(rngs.params(), (*shape[:cut], rank))
+  draw *= math.prod(shape[1:cut]) ** -0.5
+  zeros = jnp.zeros((shape[0], rank, *shape[cut:]))
+  return (
+    nnx.Param(draw, axes=(*axes[:cut], "rank")),
+    nnx.Param(zeros, axes=(axes[0], "rank", *axes[cut:])),
+  )
+
+
 class Mlp(nnx.Module):
   """down(act(gate(x)) * up(x))."""
 
@@ -102,14 +136,15 @@ class Mlp(nnx.Module):
     self.activation = spec.activation
     wide = (num_layers, spec.width, spec.mlp_width)
     axes = ("layers", "embed", "mlp")
-    self.gate = Linear(wide, axes, 1, rngs)
-    self.up = Linear(wide, axes, 1, rngs)
+    self.gate = Linear(wide, axes, 1, rngs, low_rank=spec.adapters("gate"))
+    self.up = Linear(wide, axes, 1, rngs, low_rank=spec.adapters("up"))
     self.down = Linear(
       (num_layers, spec.mlp_width, spec.width),
       ("layers", "mlp", "embed"),
       1,
       rngs,
       gain=(2 * spec.num_layers) ** -0.5,
+      low_rank=spec.adapters("down"),
     )
 
   def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

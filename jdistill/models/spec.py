@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from typing import Literal
 
+from jdistill.models.low_rank import LowRank
 from jdistill.models.rope import Rope
 from jdistill.types import UserError
 
@@ -57,7 +58,10 @@ class DecoderSpec:
   as well as what they receive. `query_scale` multiplies the scores; None is
   1 / sqrt(head_dim). `context_length` bounds nothing here, it is written into
   exported models. `dtype` is what matmuls compute in; norms, softmax and
-  rotations are at least float32 whatever it is.
+  rotations are at least float32 whatever it is. `kernels` is how those of the
+  layers are kept: floats, or int8 that nothing can train
+  (`jdistill.models.quantised`). With `low_rank`, adapters train and the rest
+  stays.
   """
 
   vocab_size: int = 49_152
@@ -83,6 +87,8 @@ class DecoderSpec:
   dtype: Literal["float32", "bfloat16"] = "float32"
   remat: Remat = "elementwise"
   attention: Attend = "auto"
+  kernels: Literal["float", "int8"] = "float"
+  low_rank: LowRank | None = None
 
   def __post_init__(self):
     for field in ("vocab_size", "width", "mlp_width", "num_heads", "head_dim"):
@@ -122,6 +128,11 @@ class DecoderSpec:
         f"ropes of a segment are {segment.ropes}, but `ropes` has"
         f" {len(self.ropes)} entries to point at"
       )
+
+  def adapters(self, target: str) -> LowRank | None:
+    """The adapters of one of a layer's products, if it has any."""
+    low_rank = self.low_rank
+    return low_rank if low_rank and target in low_rank.targets else None
 
   @property
   def num_layers(self) -> int:

@@ -161,6 +161,10 @@ class RunRecord:
     parts = ["a module of one's own"]
     if self.size is not None:
       parts = [f"{self.size / 1e6:,.1f} M parameters"]
+    if kind == "Lora":
+      parts.append(f"LoRA of rank {spec['rank']}")
+      spec = spec["base"]
+      kind = spec["type"].rpartition(".")[2]
     if kind == "Cut":
       layers = spec["layers"]
       whole = getattr(

@@ -11,7 +11,8 @@ from jdistill.models.weights import layout
 from jdistill.types import UserError
 
 ELSEWHERE = (
-  "attention", "dtype", "remat", "segments", "ropes", "query_scale"
+  "attention", "dtype", "kernels", "low_rank", "remat", "segments", "ropes",
+  "query_scale",
 )  # fmt: skip
 """Fields that say how a model is computed, or that are compared by meaning."""
 

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights from a file straight to where they are computed with."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jdistill import types
+from jdistill.models import quantised
 from jdistill.models.decoder import DecoderConfig
 from jdistill.models.weights import gguf, huggingface, layout
 from jdistill.refs import Located
@@ -34,10 +37,11 @@ def load(
 
   Args:
     location: where it is.
-    dtype: of the parameters. What the model computes in is `config.dtype`,
-      float32 here; replace it as you like.
-    shardings: for each parameter (the tree of `read_config(location).shapes()`)
-      a jax.sharding.Sharding; None puts all on the default device. Each device
+    dtype: of the parameters; "int8" gives those of a config with that for
+      `kernels`. What the model computes in is `config.dtype`, float32 here;
+      replace it as you like.
+    shardings: for each parameter (the tree of `config.shapes()`) a
+      jax.sharding.Sharding; None puts all on the default device. Each device
       reads its own parts of each tensor, so the host holds about one
       parameter beside the model.
   Returns: the architecture and its parameters.
@@ -56,7 +60,7 @@ def load(
     node = params
     for key in leaf.path[:-1]:
       node = node.setdefault(key, {})
-    node[leaf.path[-1]] = _place(source, leaf, sharding, jnp.dtype(dtype))
+    node[leaf.path[-1]] = _stored(source, leaf, sharding, dtype)
   return source.config, params
 
 
@@ -93,6 +97,22 @@ def _open(location: Located) -> layout.Source:
   raise UserError(
     f"{location.path}: weights of kind {location.kind!r} are not read here;"
     " expected huggingface or gguf"
+  )
+
+
+def _stored(
+  source: layout.Source, leaf: layout.Leaf, sharding: Any, dtype: str
+) -> Any:
+  """One parameter on its devices, an int8 kernel by way of its floats."""
+  if dtype != "int8":
+    return _place(source, leaf, sharding, jnp.dtype(dtype))
+  if not leaf.num_in:
+    return _place(source, leaf, sharding, jnp.dtype(quantised.REST))
+  place = getattr(sharding, "qvalue", sharding)
+  kernel = _place(source, leaf, place, jnp.dtype(jnp.float32))
+  # At once: the floats of the next one need the room.
+  return jax.block_until_ready(
+    quantised.quantise(kernel, leaf.num_in, sharding)
   )
 
 

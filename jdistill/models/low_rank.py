@@ -1,0 +1,107 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Low-rank adapters beside frozen kernels, and kernels that took them in.
+
+LoRA (Hu et al., 2021, arXiv:2106.09685): y = x W + alpha / rank (x A) B, where
+A is drawn and B starts at zero. The pair lies beside the kernel in the tree:
+
+    segment_0/attention/q/lora_a [L, D, rank]
+    segment_0/attention/q/lora_b [L, rank, H, Dh]
+
+Own lines instead of qwix's LoRA: that makes its parameters while the module
+runs, inside a patched `dot_general`. In a layer scan there is no module to keep
+them, and `@` on one layer traces on a level of its own, where qwix 0.1.8 may
+not draw them. It works on modules of one's own, see `jdistill.models.adapters`.
+"""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdistill import types
+
+TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+"""The products of a decoder layer."""
+
+PAIR = ("lora_a", "lora_b")
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+  """Which products of a decoder have adapters, and what else is trained.
+
+  `also` are patterns of paths such as `*norm/scale` or `embedding/*`.
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...] = TARGETS
+  also: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    if self.rank < 1:
+      raise types.UserError(f"rank is {self.rank}; adapters need at least 1")
+    unknown = [name for name in self.targets if name not in TARGETS]
+    if unknown or not self.targets:
+      found = repr(unknown[0]) if unknown else "empty"
+      raise types.UserError(
+        f"targets: {found}; the products of a layer are {', '.join(TARGETS)}"
+      )
+
+  @property
+  def scale(self) -> float:
+    """What multiplies the product of the pair."""
+    return self.alpha / self.rank
+
+
+def trainable(low_rank: LowRank, shapes: types.PyTree) -> types.PyTree:
+  """A bool for each parameter: the pairs, and what `also` names.
+
+  Raises: UserError for a pattern without a parameter.
+  """
+  flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
+  names = [
+    jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat
+  ]
+  for pattern in low_rank.also:
+    if not fnmatch.filter(names, pattern):
+      raise types.UserError(
+        f"also: {pattern!r} matches no parameter; there are {', '.join(names)}"
+      )
+  return jax.tree.unflatten(
+    tree,
+    [
+      name.endswith(PAIR)
+      or any(fnmatch.fnmatchcase(name, p) for p in low_rank.also)
+      for name in names
+    ],
+  )
+
+
+def beside(drawn: types.PyTree, base: types.PyTree) -> types.PyTree:
+  """The parameters of the base, with the pairs that were drawn for it."""
+  if not isinstance(drawn, dict):
+    return base
+  return {
+    key: beside(child, base[key]) if key in base else child
+    for key, child in drawn.items()
+  }
+
+
+def merge(low_rank: LowRank, params: types.PyTree) -> types.PyTree:
+  """The parameters without pairs, each kernel with its own taken in."""
+  if not isinstance(params, dict):
+    return params
+  merged: dict[str, Any] = {
+    key: merge(low_rank, child)
+    for key, child in params.items()
+    if key not in PAIR
+  }
+  if PAIR[0] in params:
+    kernel, (a, b) = params["kernel"], (params[name] for name in PAIR)
+    update = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(a, b)
+    merged["kernel"] = kernel + (low_rank.scale * update).astype(kernel.dtype)
+  return merged
