@@ -130,12 +130,15 @@ def test_llama_cpp_cuts_and_continues_alike(run, logits_of, tmp_path):
   path = export.export(
     str(run), tmp_path / "out.gguf", format="gguf", kind="f32"
   )
-  model = llama_cpp.Llama(str(path), logits_all=True, n_ctx=64, verbose=False)
+  f32 = llama_cpp.GGML_TYPE_F32  # its cache rounds to float16 by default
+  model = llama_cpp.Llama(
+    str(path), logits_all=True, n_ctx=64, type_k=f32, type_v=f32, verbose=False
+  )
   tokens = model.tokenize(TEXT.encode(), add_bos=False, special=True)
   assert tokens == ids(run)
   model.eval(tokens)
   np.testing.assert_allclose(
     np.asarray(model.scores)[: len(tokens)],
     logits_of(str(run), tokens),
-    atol=1e-2,
+    atol=1e-3,
   )
