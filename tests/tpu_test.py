@@ -24,7 +24,7 @@ from jdistill import (
   sharding,
   types,
 )
-from jdistill.losses.walk import ACCELERATOR_CHUNK_BYTES
+from jdistill.losses.budget import ACCELERATOR_CHUNK_BYTES
 from jdistill.models import DecoderConfig, Segment
 
 pytestmark = [

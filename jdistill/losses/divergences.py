@@ -88,12 +88,11 @@ def jeffreys(
   return (1 - lam) * forward + lam * reverse
 
 
-def _log1p_ratio(w):
+def _log1p_ratio(w, log1p):
   """log(1 + w) / w, right at 0 together with its derivative."""
   near = jnp.abs(w) < 1e-3
-  safe = jnp.where(near, 1, w)
   series = 1 - w * (1 / 2 - w * (1 / 3 - w * (1 / 4 - w / 5)))
-  return jnp.where(near, series, jnp.log1p(safe) / safe)
+  return jnp.where(near, series, log1p / jnp.where(near, 1, w))
 
 
 def _jsd_slopes(q, p, log_q, log_p, beta):
@@ -109,11 +108,14 @@ def _jsd_slopes(q, p, log_q, log_p, beta):
   near, far = jnp.where(swap, p, q), jnp.where(swap, q, p)
   u = jnp.where(swap, log_q - log_p, log_p - log_q)
   # Past the cap (e^80 in float32) u - log(1 + w) is -log(t), unless t is 0.
-  capped = jnp.minimum(u, 0.9 * jnp.log(jnp.finfo(u.dtype).max))
-  w = t * jnp.expm1(capped)
+  limits = jnp.finfo(u.dtype)
+  cap = 0.9 * jnp.log(limits.max)
+  ratio = (far - near) / jnp.maximum(near, limits.tiny)
+  w = t * jnp.where(u > cap, jnp.exp(cap), ratio)
+  log1p = jnp.log1p(w)
   # log(near/m) = -log(1 + w), and near * w / t = far - near.
-  near_slope = (near - far) * _log1p_ratio(w)
-  far_slope = far * (jnp.where(w > 1, capped, u) - jnp.log1p(w)) / (1 - t)
+  near_slope = (near - far) * _log1p_ratio(w, log1p)
+  far_slope = far * (jnp.where(w > 1, jnp.minimum(u, cap), u) - log1p) / (1 - t)
   return (
     jnp.where(swap, far_slope, near_slope),
     jnp.where(swap, near_slope, far_slope),

@@ -23,15 +23,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jdistill import types
-
-CPU_CHUNK_BYTES = 32 << 20
-ACCELERATOR_CHUNK_BYTES = 512 << 20
-"""Bytes of float32 logits that one stream holds at a time, per device.
-
-A CPU's caches want few. An accelerator reads the head and adds to its gradient
-anew for every chunk, some 14 bytes for each of the head's weights: below about
-a thousand tokens a chunk that takes longer than the products themselves.
-"""
+from jdistill.losses import budget
 
 Streams = Mapping[str, types.Dense]
 TokenFn = Callable[[dict[str, jax.Array], Any, Any], tuple[jax.Array, Any]]
@@ -124,15 +116,12 @@ def _walk(fn, chunk_bytes, live, params, frozen, data):
 
 
 def _walk_fwd(fn, chunk_bytes, live, params, frozen, data):
-  def body(carry, chunk: _Args):
-    def of(hidden, heads, params):
-      streams = {k: types.Dense(hidden[k], heads[k]) for k in hidden}
-      loss, metrics = _call(fn, chunk._replace(live=streams, params=params))
-      return loss.sum(), _sums(metrics)
+  def summed(rows: _Rows, params):
+    loss, metrics = _apply(fn, rows, params)
+    return loss.sum(), _sums(metrics)
 
-    (total, metrics), (d_hidden, d_heads, d_params) = _value_and_grad(of)(
-      *_parts(chunk.live), chunk.params
-    )
+  def body(carry, chunk: _Args):
+    total, metrics, (d_hidden, d_heads, d_params) = _gradients(summed, chunk)
     return _add(carry, (total, metrics, d_heads, d_params)), d_hidden
 
   def local(args: _Args):
@@ -189,19 +178,14 @@ def _walk_tokens_fwd(fn, chunk_bytes, live, params, frozen, data):
 def _walk_tokens_bwd(fn, chunk_bytes, saved, cotangents):
   live, params, frozen, data = saved
 
+  def summed(rows: _Rows, params):
+    data, cotangent = rows.data
+    values = _apply(fn, rows._replace(data=data), params)
+    products = jax.tree.map(lambda v, c: (v * c).sum(), values, cotangent)
+    return sum(jax.tree.leaves(products)), ()
+
   def body(carry, chunk: _Args):
-    data, cotangent = chunk.data
-
-    def of(hidden, heads, params):
-      streams = {k: types.Dense(hidden[k], heads[k]) for k in hidden}
-      args = chunk._replace(live=streams, params=params, data=data)
-      values = _call(fn, args)
-      products = jax.tree.map(lambda v, c: (v * c).sum(), values, cotangent)
-      return sum(jax.tree.leaves(products)), ()
-
-    _, (d_hidden, d_heads, d_params) = _value_and_grad(of)(
-      *_parts(chunk.live), chunk.params
-    )
+    _, _, (d_hidden, d_heads, d_params) = _gradients(summed, chunk)
     return _add(carry, (d_heads, d_params)), d_hidden
 
   def local(args: _Args):
@@ -224,14 +208,95 @@ _walk_tokens.defvjp(_walk_tokens_fwd, _walk_tokens_bwd)
 # ------------------------------------------------------------------ pieces
 
 
+class _Rows(NamedTuple):
+  """What the token function sees of some tokens."""
+
+  logits: dict[str, jax.Array]
+  data: Any
+  real: Any  # [C] or None
+
+
+def _apply(fn, rows: _Rows, params):
+  """The token function's values, 0 where a chunk is only filled up."""
+  out = fn(rows.logits, rows.data, params)
+  if rows.real is None:
+    return out
+  return jax.tree.map(lambda x: jnp.where(rows.real, x, 0), out)
+
+
 def _call(fn, chunk: _Args):
   """Calls the token function on the logits of one chunk."""
-  streams = {**chunk.live, **chunk.frozen}
-  logits = {k: s.head(s.hidden) for k, s in streams.items()}
-  out = fn(logits, chunk.data, chunk.params)
-  if chunk.real is None:
-    return out
-  return jax.tree.map(lambda x: jnp.where(chunk.real, x, 0), out)
+  rows = _Rows(_logits(chunk.live | chunk.frozen), chunk.data, chunk.real)
+  size = _block_size(rows.logits)
+  if size is None:
+    return _apply(fn, rows, chunk.params)
+  _, values = jax.lax.scan(
+    lambda _, block: ((), _apply(fn, block, chunk.params)),
+    (),
+    _cut(rows, size),
+  )
+  return _joined(values)
+
+
+def _gradients(summed, chunk: _Args):
+  """`summed(rows, params) -> (total, metrics)` over one chunk.
+
+  Returns: total, metrics, and the gradients of the total with respect to hidden
+    states, heads and params. The logits of a chunk are there as a whole for the
+    products before and after; what lies between goes block by block.
+  """
+  hidden, heads = _parts(chunk.live)
+  live, pull = jax.vjp(
+    lambda hidden, heads: {k: heads[k](x) for k, x in hidden.items()},
+    hidden, heads,
+  )  # fmt: skip
+
+  def of(live, params, rows: _Rows):
+    return summed(rows._replace(logits=live | rows.logits), params)
+
+  def block(carry, part):
+    live, rows = part
+    grad = _value_and_grad(lambda live, params: of(live, params, rows))
+    (total, metrics), (d_live, d_params) = grad(live, chunk.params)
+    return _add(carry, (total, metrics, d_params)), d_live
+
+  rows = _Rows(_logits(chunk.frozen), chunk.data, chunk.real)
+  size = _block_size(live)
+  if size is None:
+    (total, metrics, d_params), d_live = block(None, (live, rows))
+  else:
+    (total, metrics, d_params), d_live = _scan_sums(
+      block, _cut((live, rows), size), lambda part: part
+    )
+    d_live = _joined(d_live)
+  d_hidden, d_heads = jax.tree.map(_no_float0, pull(d_live))
+  return total, metrics, (d_hidden, d_heads, d_params)
+
+
+def _logits(streams: Streams) -> dict[str, jax.Array]:
+  return {k: s.head(s.hidden) for k, s in streams.items()}
+
+
+def _block_size(logits: dict[str, jax.Array]) -> int | None:
+  """Tokens of a block of these logits [C, V]; None for the whole chunk."""
+  count, width = next(iter(logits.values())).shape
+  size = budget.block_rows(width)
+  return None if size is None or count <= size else size
+
+
+def _cut(tree, size: int):
+  """[C, ...] -> [C / size, size, ...]"""
+  return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), tree)
+
+
+def _joined(tree):
+  """The inverse of `_cut`."""
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def _no_float0(x):
+  """None for the cotangents of integers (of a quantised head)."""
+  return None if x.dtype == jax.dtypes.float0 else x
 
 
 def _parts(streams):
@@ -250,14 +315,6 @@ def _cotangents(live, params, d_hidden, d_heads, d_params, scale):
   return d_live, _scaled(d_params, params, scale)
 
 
-def default_chunk_bytes() -> int:
-  """The budget of a chunk where the walk is going to run."""
-  mesh = jax.sharding.get_abstract_mesh()
-  device = None if mesh.empty else mesh.abstract_device
-  platform = jax.default_backend() if device is None else device.platform
-  return CPU_CHUNK_BYTES if platform == "cpu" else ACCELERATOR_CHUNK_BYTES
-
-
 def _split(args: _Args, chunk_bytes: int | None):
   """Cuts the tokens into chunks.
 
@@ -272,10 +329,13 @@ def _split(args: _Args, chunk_bytes: int | None):
   num = max(1, functools.reduce(lambda a, b: a * b, lead, 1))
   width = max(s.head.vocab_size for s in streams.values())
   if chunk_bytes is None:
-    chunk_bytes = default_chunk_bytes()
+    chunk_bytes = budget.chunk_bytes()
   size = max(1, chunk_bytes // (4 * width))
   chunks = -(-num // size)
   size = -(-num // chunks)
+  rows = budget.block_rows(width)
+  if rows is not None and rows < size:
+    size = -(-size // rows) * rows
   pad = chunks * size - num
 
   def cut(x):

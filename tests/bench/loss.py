@@ -36,7 +36,7 @@ import numpy as np
 from head_matmuls import four, six
 
 from jdistill import losses, types
-from jdistill.losses.walk import default_chunk_bytes
+from jdistill.losses import budget as budget_lib
 
 OF_TWO = (
   "forward_kl",
@@ -110,7 +110,7 @@ def make_program(args: argparse.Namespace, name: str):
 
 
 def budget(args: argparse.Namespace) -> int:
-  return args.chunk_bytes or default_chunk_bytes()
+  return args.chunk_bytes or budget_lib.chunk_bytes()
 
 
 def one_pass(args, student, teacher, targets, scale):

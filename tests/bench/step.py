@@ -29,7 +29,7 @@ import pair
 from head_matmuls import four
 
 from jdistill import run, types
-from jdistill.losses.walk import default_chunk_bytes
+from jdistill.losses import budget as budget_lib
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def floor_step(built: run.Run):
     d_hidden, d_head = four(
       flat(hidden, types.Head(weight)),
       flat(heard.hidden, heard.head),
-      default_chunk_bytes(),
+      budget_lib.chunk_bytes(),
     )
     (grads,) = pull((d_hidden.reshape(hidden.shape), d_head))
     updates, opt_state = built.optimizer.update(

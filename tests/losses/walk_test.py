@@ -12,13 +12,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jdistill import types
-from jdistill.losses.walk import (
-  ACCELERATOR_CHUNK_BYTES,
-  CPU_CHUNK_BYTES,
-  default_chunk_bytes,
-  walk,
-  walk_tokens,
-)
+from jdistill.losses import budget
+from jdistill.losses.walk import walk, walk_tokens
 
 B, T, D, V = 4, 6, 8, 20
 
@@ -248,7 +243,7 @@ def test_logits_are_never_whole():
 
 def test_chunks_are_larger_on_accelerators():
   """A head is read anew for every chunk, which only a CPU's caches forgive."""
-  assert default_chunk_bytes() == CPU_CHUNK_BYTES
+  assert budget.chunk_bytes() == budget.CPU_CHUNK_BYTES
   device = jax.sharding.AbstractDevice(
     device_kind="TPU v5 lite", num_cores=1, platform="tpu"
   )
@@ -256,4 +251,29 @@ def test_chunks_are_larger_on_accelerators():
     (8,), ("data",), (AxisType.Auto,), abstract_device=device
   )
   with jax.sharding.use_abstract_mesh(mesh):
-    assert default_chunk_bytes() == ACCELERATOR_CHUNK_BYTES
+    assert budget.chunk_bytes() == budget.ACCELERATOR_CHUNK_BYTES
+
+
+def test_blocks_of_a_chunk_change_nothing(x64, world, monkeypatch):
+  """Between the products a CPU works on a few rows at a time."""
+  streams, data, params = jax.tree.map(lambda x: x.astype(float), world)
+  size = 4 * V * 12
+
+  def run():
+    fn = lambda s, p: walk(  # noqa: E731
+      kl, s, data, p, frozen=("teacher",), chunk_bytes=size
+    )
+    (total, metrics), grads = jax.value_and_grad(
+      fn, argnums=(0, 1), has_aux=True
+    )(streams, params)
+    values = walk_tokens(kl, streams, data, params, chunk_bytes=size)
+    return total, metrics, grads, values
+
+  whole = run()
+  monkeypatch.setattr(budget, "CPU_BLOCK_BYTES", 4 * V * 5)
+  blocks = run()  # 24 tokens: chunks of 15 that are filled up, blocks of 5
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12),
+    blocks,
+    whole,
+  )
