@@ -261,7 +261,7 @@ def _gradients(summed, chunk: _Args):
     return _add(carry, (total, metrics, d_params)), d_live
 
   rows = _Rows(_logits(chunk.frozen), chunk.data, chunk.real)
-  size = _block_size(live)
+  size = _block_size(live | rows.logits)
   if size is None:
     (total, metrics, d_params), d_live = block(None, (live, rows))
   else:
@@ -279,8 +279,8 @@ def _logits(streams: Streams) -> dict[str, jax.Array]:
 
 def _block_size(logits: dict[str, jax.Array]) -> int | None:
   """Tokens of a block of these logits [C, V]; None for the whole chunk."""
-  count, width = next(iter(logits.values())).shape
-  size = budget.block_rows(width)
+  count = next(iter(logits.values())).shape[0]
+  size = budget.block_rows(max(x.shape[-1] for x in logits.values()))
   return None if size is None or count <= size else size
 
 

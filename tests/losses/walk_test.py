@@ -277,3 +277,31 @@ def test_blocks_of_a_chunk_change_nothing(x64, world, monkeypatch):
     blocks,
     whole,
   )
+
+
+def test_blocks_suit_vocabularies_of_different_sizes(x64, world, monkeypatch):
+  """A token function may cut to the common ids itself."""
+  streams, data, params = jax.tree.map(lambda x: x.astype(float), world)
+  wide = streams["teacher"].head.weight
+  head = dataclasses.replace(
+    streams["teacher"].head, weight=jnp.concatenate([wide, wide[:4]])
+  )
+  streams["teacher"] = dataclasses.replace(streams["teacher"], head=head)
+
+  def common(logits, data, params):
+    return kl(logits | {"teacher": logits["teacher"][:, :V]}, data, params)
+
+  def run():
+    total = lambda s: walk(  # noqa: E731
+      common, s, data, params, frozen=("teacher",), chunk_bytes=4 * V * 14
+    )[0]
+    values = walk_tokens(common, streams, data, params, chunk_bytes=4 * V * 14)
+    return jax.value_and_grad(total)(streams), values
+
+  whole = run()
+  monkeypatch.setattr(budget, "CPU_BLOCK_BYTES", 4 * V * 5)  # 4 of the wider
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12),
+    run(),
+    whole,
+  )
