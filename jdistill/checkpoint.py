@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jdistill import types
+from jdistill import paths, types
 
 
 class Restored(NamedTuple):
@@ -202,7 +202,7 @@ def _check_layout(
 def _shapes(tree: types.PyTree) -> dict[str, tuple[int, ...]]:
   """Shapes by path; the same for a state and for what Orbax notes of it."""
   return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+    paths.name_of(path): tuple(leaf.shape)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
 

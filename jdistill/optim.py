@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from optax import contrib
 
+from jdistill import paths as paths_lib
 from jdistill import schedules, types
 
 HEAD_AXES = ("heads", "kv_heads", "head_dim")
@@ -147,11 +148,6 @@ def _is_axes(x: Any) -> bool:
   return isinstance(x, tuple) and not isinstance(x, optax.MaskedNode)
 
 
-def path_of(path) -> str:
-  """A parameter's name: its keys joined by slashes."""
-  return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def matrix_axes(axes: tuple[str | None, ...]):
   """Which axes of a parameter are a matrix's inputs and outputs.
 
@@ -184,12 +180,10 @@ def is_matrix(axes: tuple[str | None, ...]) -> bool:
 
 def _scale_groups(rates, axes) -> optax.GradientTransformation:
   paths = jax.tree_util.tree_map_with_path(
-    lambda path, _: path_of(path), axes, is_leaf=_is_axes
+    lambda path, _: paths_lib.name_of(path), axes, is_leaf=_is_axes
   )
   names = jax.tree.leaves(paths)
-  for pattern in rates:
-    if not fnmatch.filter(names, pattern):
-      raise types.UserError(_no_match("optimizer.rates", pattern, names))
+  paths_lib.matching("optimizer.rates", rates, names)
 
   def factor(name: str) -> float:
     found = [r for p, r in rates.items() if fnmatch.fnmatchcase(name, p)]
@@ -199,14 +193,6 @@ def _scale_groups(rates, axes) -> optax.GradientTransformation:
     lambda updates, params=None: jax.tree.map(
       lambda u, name: u * jnp.asarray(factor(name), u.dtype), updates, paths
     )
-  )
-
-
-def _no_match(field: str, pattern: str, names: list[str]) -> str:
-  shown = ", ".join(sorted(names)[:8])
-  return (
-    f"{field}: {pattern!r} matches no parameter; there are {len(names)}: "
-    f"{shown}{', ...' if len(names) > 8 else ''}"
   )
 
 
@@ -238,15 +224,11 @@ def trainable(
   if not freezes and movable is None:
     return None
   flat, tree = jax.tree_util.tree_flatten_with_path(params)
-  names = [path_of(path) for path, _ in flat]
+  names = [paths_lib.name_of(path) for path, _ in flat]
   masks = [np.ones((1,) * leaf.ndim, np.float32) for _, leaf in flat]
   for freeze in freezes:
-    hits = [
-      i for i, n in enumerate(names) if fnmatch.fnmatchcase(n, freeze.pattern)
-    ]
-    if not hits:
-      raise types.UserError(_no_match("freeze", freeze.pattern, names))
-    for i in hits:
+    hits = paths_lib.matching("freeze", [freeze.pattern], names)
+    for i in np.flatnonzero(hits):
       leaf = flat[i][1]
       if freeze.rows is None:
         masks[i] = np.zeros((1,) * leaf.ndim, np.float32)

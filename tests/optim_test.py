@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jdistill import optim, schedules, types
+from jdistill import optim, paths, schedules, types
 from jdistill.models import DecoderConfig, Segment
 
 SPEC = DecoderConfig(
@@ -76,7 +76,7 @@ def test_vectors_are_not_decayed(kind):
   optimizer = kind(lr=0.1, weight_decay=0.5)
   updates = one_update(optimizer, SPEC.axes(), params, nothing)
   for path, update in jax.tree_util.tree_leaves_with_path(updates):
-    name = optim.path_of(path)
+    name = paths.name_of(path)
     value = jax.tree.leaves(
       jax.tree_util.tree_map_with_path(
         lambda p, x, path=path: x if p == path else None, params

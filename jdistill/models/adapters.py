@@ -28,7 +28,6 @@ Nothing random happens in a call: there is no key for dropout.
 """
 
 import dataclasses
-import fnmatch
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -38,7 +37,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import nnx
 
-from jdistill import types
+from jdistill import paths, types
 from jdistill.models import base, nnx_trees
 
 Arguments: TypeAlias = tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -280,24 +279,12 @@ def _only(patterns: tuple[str, ...], movable: types.PyTree) -> types.PyTree:
   """Of what may move, what one of the patterns names; all without patterns."""
   if not patterns:
     return movable
-  flat, tree = jax.tree_util.tree_flatten_with_path(movable)
-  names = [
-    jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat
-  ]
-  offered = [name for name, (_, may) in zip(names, flat, strict=True) if may]
-  for pattern in patterns:
-    if not fnmatch.filter(offered, pattern):
-      raise types.UserError(
-        f"train: {pattern!r} matches no parameter that can be trained; there"
-        f" are {', '.join(offered) or 'none'}"
-      )
-  return jax.tree.unflatten(
-    tree,
-    [
-      may and any(fnmatch.fnmatchcase(name, p) for p in patterns)
-      for name, (_, may) in zip(names, flat, strict=True)
-    ],
-  )
+  may, tree = jax.tree.flatten(movable)
+  names = paths.names(movable)
+  offered = [name for name, m in zip(names, may, strict=True) if m]
+  hits = paths.matching("train", patterns, offered)
+  chosen = {name for name, hit in zip(offered, hits, strict=True) if hit}
+  return jax.tree.unflatten(tree, [name in chosen for name in names])
 
 
 def _fixed_but_params(params: types.PyTree) -> types.PyTree:

@@ -15,13 +15,12 @@ not draw them. It works on modules of one's own, see `jdistill.models.adapters`.
 """
 
 import dataclasses
-import fnmatch
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jdistill import types
+from jdistill import paths, types
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 """The products of a decoder layer."""
@@ -62,23 +61,10 @@ def trainable(low_rank: LowRank, shapes: types.PyTree) -> types.PyTree:
 
   Raises: UserError for a pattern without a parameter.
   """
-  flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
-  names = [
-    jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat
-  ]
-  for pattern in low_rank.also:
-    if not fnmatch.filter(names, pattern):
-      raise types.UserError(
-        f"also: {pattern!r} matches no parameter; there are {', '.join(names)}"
-      )
-  return jax.tree.unflatten(
-    tree,
-    [
-      name.endswith(PAIR)
-      or any(fnmatch.fnmatchcase(name, p) for p in low_rank.also)
-      for name in names
-    ],
-  )
+  names = paths.names(shapes)
+  also = paths.matching("also", low_rank.also, names)
+  moves = [n.endswith(PAIR) or a for n, a in zip(names, also, strict=True)]
+  return jax.tree.unflatten(jax.tree.structure(shapes), moves)
 
 
 def beside(drawn: types.PyTree, base: types.PyTree) -> types.PyTree:

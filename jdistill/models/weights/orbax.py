@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from jdistill import types
+from jdistill import paths, types
 from jdistill.models import base
 
 ITEMS = ("default", "state", "params", "model", "pytree")
@@ -74,7 +74,7 @@ def load_orbax(
     ) from error
   found = _by_name(saved)
   flat, structure = jax.tree_util.tree_flatten_with_path(architecture.shapes())
-  wanted = {_path(keys): _cast(leaf, dtype) for keys, leaf in flat}
+  wanted = {paths.name_of(keys): _cast(leaf, dtype) for keys, leaf in flat}
   names = _choose(path, found, wanted, under)
   _check_shapes(path, found, wanted, names)
   if shardings is None:
@@ -150,13 +150,9 @@ def _by_name(saved: Any) -> dict[str, Any]:
 
 
 def _name(keys: tuple[Any, ...]) -> str:
-  name = _path(keys)
+  name = paths.name_of(keys)
   stem, _, last = name.rpartition("/")
   return stem if stem and last in ("value", "raw_value") else name
-
-
-def _path(keys: tuple[Any, ...]) -> str:
-  return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
 def _choose(
