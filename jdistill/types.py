@@ -32,6 +32,16 @@ HEADS_AXIS = "tensor"
 """Mesh axis over which the heads of attention are divided."""
 
 
+def target_platform() -> str | None:
+  """What the mesh in context is made of ("cpu", "tpu", ...); None without one.
+
+  Not what this process has: a step may be compiled for chips elsewhere.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  device = None if mesh.empty else mesh.abstract_device
+  return None if device is None else device.platform
+
+
 class UserError(Exception):
   """Something that the user can mend: one message, exit code 2, no traceback.
 

@@ -119,9 +119,9 @@ def choose(
 
   # The devices of a mesh are known while tracing, and one path is cheaper to
   # trace than two. Without a mesh the compiler's target decides.
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  if device is not None:
-    run = kernel if device.platform == "tpu" else other
+  platform = types.target_platform()
+  if platform is not None:
+    run = kernel if platform == "tpu" else other
     return run(q, k, v, segment_ids)
   return jax.lax.platform_dependent(
     q, k, v, segment_ids, tpu=kernel, default=other

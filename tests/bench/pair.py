@@ -5,8 +5,10 @@
 import argparse
 import dataclasses
 import pathlib
+from typing import Any
 
 import jax
+import measure
 import numpy as np
 
 from jdistill import config, data, methods, optim, pretrained, refs, run, types
@@ -99,6 +101,34 @@ def tokens(args: argparse.Namespace) -> types.Batch:
   )
   return types.Batch(
     {"student": view}, {}, np.arange(args.batch, dtype=np.int32)
+  )
+
+
+def step_arm(
+  args: argparse.Namespace, built: run.Run, train_step: Any
+) -> measure.Arm:
+  """An arm whose turns are updates; compile times and temporaries its facts."""
+  batch = jax.device_put(tokens(args))
+  with jax.set_mesh(built.mesh):
+    teacher_params = built.load_teachers()
+    state = built.init_state(teacher_params)
+    compiled, compile_s, compile_cpu_s = measure.timed(
+      lambda: train_step.lower(state, teacher_params, batch).compile()
+    )
+
+  def work():
+    nonlocal state
+    with jax.set_mesh(built.mesh):
+      state, _ = jax.block_until_ready(compiled(state, teacher_params, batch))
+
+  temp = compiled.memory_analysis().temp_size_in_bytes
+  return measure.Arm(
+    work,
+    {
+      "compile_s": compile_s,
+      "compile_cpu_s": compile_cpu_s,
+      "xla_temp_mib": temp / measure.MIB,
+    },
   )
 
 

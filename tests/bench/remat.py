@@ -16,7 +16,6 @@ import argparse
 import functools
 from typing import get_args
 
-import jax
 import measure
 import pair
 
@@ -41,23 +40,7 @@ def main() -> None:
 
 def make_arm(args: argparse.Namespace, name: str) -> measure.Arm:
   built = pair.build(args, pair.METHODS["forward_kl"], remat=name)
-  batch = jax.device_put(pair.tokens(args))
-  with jax.set_mesh(built.mesh):
-    teacher_params = built.load_teachers()
-    state = built.init_state(teacher_params)
-    compiled, compile_s, _ = measure.timed(
-      lambda: built.train_step.lower(state, teacher_params, batch).compile()
-    )
-
-  def work():
-    nonlocal state
-    with jax.set_mesh(built.mesh):
-      state, _ = jax.block_until_ready(compiled(state, teacher_params, batch))
-
-  temp = compiled.memory_analysis().temp_size_in_bytes
-  return measure.Arm(
-    work, {"compile_s": compile_s, "xla_temp_mib": temp / measure.MIB}
-  )
+  return pair.step_arm(args, built, built.train_step)
 
 
 def figures(repeats: measure.Repeats, name: str) -> dict:

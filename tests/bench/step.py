@@ -54,28 +54,7 @@ def make_arm(args: argparse.Namespace, name: str) -> measure.Arm:
   method = pair.METHODS[args.method[0] if name == "floor" else name]
   built = pair.build(args, method)
   train_step = floor_step(built) if name == "floor" else built.train_step
-  batch = jax.device_put(pair.tokens(args))
-  with jax.set_mesh(built.mesh):
-    teacher_params = built.load_teachers()
-    state = built.init_state(teacher_params)
-    compiled, compile_s, compile_cpu_s = measure.timed(
-      lambda: train_step.lower(state, teacher_params, batch).compile()
-    )
-
-  def work():
-    nonlocal state
-    with jax.set_mesh(built.mesh):
-      state, _ = jax.block_until_ready(compiled(state, teacher_params, batch))
-
-  temp = compiled.memory_analysis().temp_size_in_bytes
-  return measure.Arm(
-    work,
-    {
-      "compile_s": compile_s,
-      "compile_cpu_s": compile_cpu_s,
-      "xla_temp_mib": temp / measure.MIB,
-    },
-  )
+  return pair.step_arm(args, built, train_step)
 
 
 def floor_step(built: run.Run):
