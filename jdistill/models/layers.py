@@ -90,16 +90,50 @@ class Linear(nnx.Module):
     # transpose the gradient, fused into whatever computes it, which halves
     # the speed of the backward pass.
     x = x.reshape(math.prod(batch), -1)
-    y = x @ weight.reshape(-1, math.prod(outputs))
+    y = product(x, weight.reshape(-1, math.prod(outputs)))
     if self.low_rank and self.lora_a is not None and self.lora_b is not None:
-      a = self.lora_a[...].astype(x.dtype).reshape(-1, self.low_rank.rank)
-      b = self.lora_b[...].astype(x.dtype).reshape(self.low_rank.rank, -1)
-      y = y + (x @ a) @ b * self.low_rank.scale
+      a = self.lora_a[...].reshape(-1, self.low_rank.rank)
+      b = self.lora_b[...].reshape(self.low_rank.rank, -1)
+      y = y + product(product(x, a), b) * self.low_rank.scale
     y = y.reshape(*batch, *outputs)
     if self.bias is not None:
-      bias = self.bias[...].astype(x.dtype)
-      y = y + jnp.expand_dims(bias, tuple(range(y.ndim - bias.ndim)))
+      bias = jnp.expand_dims(
+        self.bias[...], tuple(range(y.ndim - self.bias.ndim))
+      )
+      # In the bias's dtype, and so is the sum that its gradient is.
+      y = (y + bias).astype(y.dtype)
     return y
+
+
+def product(
+  x: Float[Array, "N D"], kernel: Float[Array, "D F"]
+) -> Float[Array, "N F"]:
+  """x @ kernel in the dtype of `x`, the kernel's gradient in the kernel's.
+
+  With bfloat16 inputs and float32 kernels, the usual gradient of the cast
+  would be rounded to bfloat16 on every device and summed over devices in that.
+  """
+  if kernel.dtype == x.dtype:
+    return x @ kernel
+  return _mixed_product(x, kernel)
+
+
+@jax.custom_vjp
+def _mixed_product(x, kernel):
+  return x @ kernel.astype(x.dtype)
+
+
+def _mixed_product_fwd(x, kernel):
+  return _mixed_product(x, kernel), (x, kernel)
+
+
+def _mixed_product_bwd(saved, d_y):
+  x, kernel = saved
+  d_kernel = jnp.matmul(x.T, d_y, preferred_element_type=kernel.dtype)
+  return d_y @ kernel.astype(x.dtype).T, d_kernel
+
+
+_mixed_product.defvjp(_mixed_product_fwd, _mixed_product_bwd)
 
 
 def _bias(

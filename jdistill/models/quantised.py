@@ -79,9 +79,9 @@ def axes(names: tuple[str | None, ...], num_in: int) -> Any:
 
 
 def dense(kernel: Any, dtype: Any) -> jax.Array:
-  """One layer's kernel in a float dtype, whether it is int8 or not."""
+  """One layer's kernel as floats: an int8 one in `dtype`, others as they are."""
   if not hasattr(kernel, "qvalue"):
-    return kernel.astype(dtype)
+    return kernel
   import qwix
 
   return qwix.dequantize(kernel).astype(dtype)
