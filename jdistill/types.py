@@ -130,10 +130,17 @@ class Head:
     bias = None if self.bias is None else self.bias[:vocab_size]
     return dataclasses.replace(self, weight=self.weight[:vocab_size], bias=bias)
 
+  def narrow(self, dtype: Any) -> "Head":
+    """The same head, its weight no wider than the hidden states' dtype."""
+    if jnp.promote_types(self.weight.dtype, dtype) == dtype:
+      return self
+    return dataclasses.replace(self, weight=self.weight.astype(dtype))
+
   def __call__(self, hidden: jax.Array) -> jax.Array:
     dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+    weight = self.narrow(hidden.dtype).weight
     logits = jnp.einsum(
-      "...d,vd->...v", hidden, self.weight, preferred_element_type=dtype
+      "...d,vd->...v", hidden, weight, preferred_element_type=dtype
     )
     if self.scale is not None:
       logits = logits * self.scale

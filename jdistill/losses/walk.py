@@ -451,12 +451,24 @@ def _psum(tree):
   return jax.lax.psum(tree, axes) if axes else tree
 
 
+def _narrow(streams: Streams) -> Streams:
+  def one(stream: types.Dense) -> types.Dense:
+    if not isinstance(stream.head, types.Head):
+      return stream
+    head = stream.head.narrow(stream.hidden.dtype)
+    return types.Dense(stream.hidden, head)
+
+  return {k: one(s) for k, s in streams.items()}
+
+
 def _on_mesh(local, args: _Args, *, sums: bool):
   """Runs `local` on each device's rows.
 
   `local` returns sums over tokens (`sums=True`) or a pair of sums and arrays
   with the tokens' leading axes.
   """
+  # Narrow before the shards are gathered; gradients stay in the head's dtype.
+  args = args._replace(live=_narrow(args.live), frozen=_narrow(args.frozen))
   axes = _axes()
   if not axes:
     return local(args)

@@ -202,9 +202,7 @@ class Decoder(nnx.Module):
     table = self.embedding if self.head is None else self.head
     return types.Outputs(
       hidden=hidden,
-      head=types.Head(
-        table.weight[...].astype(config.dtype), soft_cap=config.final_soft_cap
-      ),
+      head=types.Head(table.weight[...], soft_cap=config.final_soft_cap),
       features={name: found[name] for name in want},
       updates={} if cache is None else {"cache": after},
     )

@@ -79,7 +79,7 @@ def axes(names: tuple[str | None, ...], num_in: int) -> Any:
 
 
 def dense(kernel: Any, dtype: Any) -> jax.Array:
-  """One layer's kernel as floats: an int8 one in `dtype`, others as they are."""
+  """One layer's kernel as floats: an int8 one in `dtype`, others as is."""
   if not hasattr(kernel, "qvalue"):
     return kernel
   import qwix

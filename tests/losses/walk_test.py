@@ -166,6 +166,33 @@ def test_any_mesh_gives_the_same(world, shape):
   )
 
 
+@pytest.mark.parametrize("mode", ["one_pass", "recompute"])
+def test_float32_heads_of_bfloat16_states_have_float32_gradients(world, mode):
+  """Chunks' and devices' shares are summed in float32, and stay so."""
+  streams, data, params = jax.tree.map(lambda x: x.astype("float32"), world)
+
+  def total(streams, data, params):
+    if mode == "one_pass":
+      return run_walk(4 * V * 5)(streams, data, params)
+    value = walk_tokens(
+      kl, streams, data, params, frozen=("teacher",), chunk_bytes=4 * V * 5
+    )
+    return jax.tree.map(jnp.sum, value)
+
+  def at(dtype):
+    cast = {
+      k: types.Dense(s.hidden.astype(jnp.bfloat16).astype(dtype), s.head)
+      for k, s in streams.items()
+    }
+    return gradients(total, cast, data, params)[1][0].head.weight
+
+  got, expected = at("bfloat16"), at("float32")
+  assert got.dtype == jnp.float32
+  assert (got != got.astype(jnp.bfloat16)).any()
+  error = np.abs(np.asarray(got - expected)).max()
+  assert error < 0.03 * np.abs(np.asarray(expected)).max()
+
+
 def _loops(text):
   """The computations that while loops of an HLO text run."""
   bodies, name, keep = {}, None, []
