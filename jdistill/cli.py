@@ -5,7 +5,15 @@
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("train", "evaluate", "generate", "export", "report", "models")
+COMMANDS = (
+  "train",
+  "evaluate",
+  "generate",
+  "export",
+  "report",
+  "models",
+  "plan",
+)
 
 USAGE = """\
 usage: jdistill COMMAND ...
@@ -24,6 +32,8 @@ Distil a big Flax model into a small one.
       write report.html into a run
   models REF ...
       what a model reference resolves to
+  plan CONFIG --topology v5p:4x8x8 [--search] [--any.field VALUE ...]
+      compile a run for a pod: memory, traffic, predicted time
 
 jdistill COMMAND --help tells more. Faults that you can mend end with one
 message and exit code 2.

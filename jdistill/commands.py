@@ -4,6 +4,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 
@@ -252,6 +253,56 @@ def models(argv: list[str]) -> int:
 
   rich.print(describe.table(rows))
   return 0
+
+
+def plan(argv: list[str]) -> int:
+  """`jdistill plan CONFIG --topology NAME`"""
+  parser = argparse.ArgumentParser(
+    prog="jdistill plan",
+    description="Compile a run's train step for chips that need not be here: "
+    "does it fit, what does it send, how long will it take. Exit code 1 if it "
+    "does not fit or a fault is found.",
+    epilog="Every field of the config is a flag, as for train: --mesh.fsdp 64.",
+  )
+  parser.add_argument("config", help="a Python file with get_config()")
+  parser.add_argument(
+    "--topology",
+    required=True,
+    metavar="NAME",
+    help="such as v5e:4x4, v5p:4x8x8, v6e:16x16, v5e:16x16*2 for two slices",
+  )
+  parser.add_argument(
+    "--json", type=pathlib.Path, metavar="FILE", help="write the figures there"
+  )
+  parser.add_argument(
+    "--search",
+    action="store_true",
+    help="if it does not fit, try what would make it fit",
+  )
+  args, rest = parser.parse_known_args(argv)
+  # The compiler is asked for other chips; those of this machine stay alone.
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  from jdistill import config as config_lib
+  from jdistill import plan as plan_lib
+
+  config = config_lib.load(args.config, rest)
+  topology = plan_lib.parse(args.topology)
+  try:
+    made = plan_lib.plan(config, topology)
+  except plan_lib.TooLarge as error:
+    made, lines = None, plan_lib.overflow(topology, error)
+  else:
+    lines = plan_lib.lines(made)
+  print("\n".join(lines))
+  if args.json is not None and made is not None:
+    args.json.write_text(json.dumps(made.to_json(), indent=1) + "\n")
+  good = made is not None and made.fits
+  if not good and args.search:
+    print("changes tried:", flush=True)
+    plan_lib.search(
+      config, topology, lambda one: print(plan_lib.tried(one), flush=True)
+    )
+  return 0 if good and made and not made.faults else 1
 
 
 def _prepare() -> None:

@@ -5,7 +5,7 @@
 import abc
 import dataclasses
 import fnmatch
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +46,14 @@ class Optimizer(abc.ABC):
 class AdamW(Optimizer):
   """AdamW (Loshchilov & Hutter, 2019, arXiv:1711.05101).
 
-  Norms and biases are not decayed.
+  Norms and biases are not decayed. `moments` is what the first moments are
+  stored in; the second ones are float32, which their small steps need.
   """
 
   b1: float = 0.9
   b2: float = 0.95
   eps: float = 1e-8
+  moments: Literal["float32", "bfloat16"] = "float32"
 
   def core(self, axes: types.PyTree) -> optax.GradientTransformation:
     return optax.adamw(
@@ -59,6 +61,7 @@ class AdamW(Optimizer):
       b1=self.b1,
       b2=self.b2,
       eps=self.eps,
+      mu_dtype=self.moments,
       weight_decay=self.weight_decay,
       mask=map_axes(is_matrix, axes),
     )

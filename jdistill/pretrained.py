@@ -110,7 +110,8 @@ def find(
     ref: in the grammar of `jdistill.refs`; None for the weights that the
       `architecture` draws.
     architecture: of an `orbax:` checkpoint, which cannot tell, and of a run
-      whose student was a module of the user's own; other runs know better.
+      whose student was a module of the user's own; other runs know better, and
+      other references are checked against it.
     dtype: compute dtype, where the architecture has one.
     stored: the dtype that `Found.params` will be asked for; with "int8" the
       architecture is one of int8 kernels.
@@ -131,7 +132,12 @@ def find(
     # And the attention it insisted on may not suit other rows or devices.
     architecture = with_fields(architecture, low_rank=None, attention="auto")
   else:
-    architecture = weights.read_config(location)
+    expected, architecture = architecture, weights.read_config(location)
+    if expected is not None and expected.shapes() != architecture.shapes():
+      raise types.UserError(
+        f"{ref}: its weights have other shapes than the `architecture` beside "
+        "it; leave that out, or correct it for `jdistill plan`"
+      )
   architecture = with_storage(architecture, stored)
   return Found(ref, location, with_dtype(architecture, dtype))
 

@@ -1,0 +1,70 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a step should never do, looked for in its program."""
+
+import math
+from collections.abc import Iterator
+
+import jax
+
+from jdistill import hlo, run
+from jdistill.losses import budget
+
+
+def find(built: run.Run, program: hlo.Program) -> Iterator[str]:
+  """Logits larger than a chunk, and vocabularies sent inside the loss loop.
+
+  What else has a vocabulary axis is a table, [V, D] or a part of it, told
+  from logits by its rows.
+  """
+  sizes, rows = _tables(built)
+  with jax.set_mesh(built.mesh):
+    limit = budget.chunk_bytes()
+  for array, instruction in hlo.with_axis(program, sizes):
+    vocab = next(n for n in array.shape if n in sizes)
+    if array.size // vocab not in rows and 4 * array.size > limit:
+      yield (
+        f"{array.dtype}{list(array.shape)} holds more logits than a chunk of "
+        f"{limit >> 20} MiB: {instruction.source or instruction.name}"
+      )
+  for loop in loss_loops(program, sizes):
+    for kind, array, instruction in hlo.collectives(program.body(loop)):
+      if set(array.shape) & sizes:
+        yield (
+          f"{kind} of {array.dtype}{list(array.shape)} in the loop of the "
+          f"loss: {instruction.source or instruction.name}"
+        )
+
+
+def loss_loops(program: hlo.Program, sizes: set[int]) -> list[hlo.Instruction]:
+  """The loops that have an axis of one of these sizes in them."""
+  return [
+    loop
+    for loop in program.loops()
+    if "shard_map" in loop.source
+    and any(sizes & set(a.shape) for i in program.body(loop) for a in i.arrays)
+  ]
+
+
+def _tables(built: run.Run) -> tuple[set[int], set[int]]:
+  """Sizes of a vocabulary axis, whole and on a device, and rows of tables."""
+  places = built.teacher_shardings
+  models = [(built.models.student, built.state_shardings.params["student"])]
+  models += [
+    (found.architecture, places[name])
+    for name, found in built.models.teachers.items()
+  ]
+  sizes, rows = set(), set()
+  for model, shardings in models:
+    shapes = model.shapes()
+    leaves, tree = jax.tree.flatten(shapes)
+    axes = tree.flatten_up_to(model.axes())
+    put = tree.flatten_up_to(shardings)
+    for leaf, names, place in zip(leaves, axes, put, strict=True):
+      if "vocab" not in names:
+        continue
+      at = names.index("vocab")
+      for shape in (leaf.shape, place.shard_shape(leaf.shape)):
+        sizes.add(shape[at])
+        rows.add(math.prod(shape) // shape[at])
+  return sizes, rows

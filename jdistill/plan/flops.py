@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Products and sums of a traced program, counted.
+
+XLA's own count takes the body of a loop once; here it counts for every turn.
+Only matrix products and convolutions count, 2 for each multiplication, as MFU
+is defined (Chowdhery et al., 2022, arXiv:2204.02311, appendix B), where
+attention counts as if nothing were masked.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def count(fn: Callable[..., Any], *shapes: Any) -> float:
+  """Floating-point operations of `fn`, all devices together."""
+  return of_jaxpr(jax.make_jaxpr(fn)(*shapes).jaxpr)
+
+
+def of_jaxpr(jaxpr: Any) -> float:
+  return sum(_equation(e) for e in jaxpr.eqns)
+
+
+def _equation(eqn: Any) -> float:
+  name, params = eqn.primitive.name, eqn.params
+  match name:
+    case "dot_general":
+      (contracted, _), _ = params["dimension_numbers"]
+      shape = eqn.invars[0].aval.shape
+      return (
+        2.0 * _size(eqn.outvars[0]) * math.prod(shape[i] for i in contracted)
+      )
+    case "conv_general_dilated":
+      kernel = eqn.invars[1].aval.shape
+      out = params["dimension_numbers"].rhs_spec[0]
+      return 2.0 * _size(eqn.outvars[0]) * math.prod(kernel) / kernel[out]
+    case "ragged_dot" | "ragged_dot_general":
+      # Each row meets one matrix.
+      return 2.0 * _size(eqn.outvars[0]) * eqn.invars[0].aval.shape[-1]
+    case "scan":
+      return params["length"] * of_jaxpr(params["jaxpr"].jaxpr)
+    case "while":
+      return of_jaxpr(params["body_jaxpr"].jaxpr)
+    case "cond":
+      return max(of_jaxpr(branch.jaxpr) for branch in params["branches"])
+    case "shard_map":
+      mesh = params["mesh"]
+      manual = params.get("newly_manual_axes") or params["manual_axes"]
+      shards = math.prod(mesh.shape[a] for a in manual)
+      return shards * of_jaxpr(params["jaxpr"])
+    case "pallas_call":
+      grid = params["grid_mapping"].grid
+      return math.prod(grid) * of_jaxpr(params["jaxpr"])
+    case _:
+      # A derivative rule is beside the function, not called by it.
+      inner = [params[k] for k in ("jaxpr", "call_jaxpr") if k in params]
+      return sum(of_jaxpr(getattr(j, "jaxpr", j)) for j in inner)
+
+
+def _size(var: Any) -> int:
+  return math.prod(var.aval.shape)

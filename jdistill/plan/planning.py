@@ -1,0 +1,289 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run's exact train step, compiled for chips that are not here."""
+
+import dataclasses
+import functools
+import re
+import time
+from typing import Any
+
+import jax
+
+from jdistill import config as config_lib
+from jdistill import data, hlo, pretrained, run, types
+from jdistill.models.base import Architecture
+from jdistill.plan import chips, faults, flops, traffic
+
+DAY = 86_400.0
+BACKWARD = 3.0
+"""Operations of forward and backward pass, in forward passes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes of one device.
+
+  `arguments` are weights, optimizer state and batch; `temporaries` whatever
+  the step needs besides; `outputs` what does not reuse an argument's place.
+  """
+
+  arguments: float
+  temporaries: float
+  outputs: float
+  code: float
+
+  @property
+  def peak(self) -> float:
+    """What must fit: all of it, as if all were there at once."""
+    return self.arguments + self.temporaries + self.outputs + self.code
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+  """Floating-point operations of one step on all devices.
+
+  `teacher` is a forward pass, `student` three of them; `program` is all that
+  the step computes, what remat repeats included.
+  """
+
+  teacher: float
+  student: float
+  program: float
+
+  @property
+  def model(self) -> float:
+    """What the step is for, whatever is computed twice."""
+    return self.teacher + self.student
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What the compiler and the chips' peaks say of a run.
+
+  `seconds` are the least that a step takes by each resource (compute, hbm,
+  ici, dcn), were it alone: a prediction, not a measurement.
+  """
+
+  topology: chips.Topology
+  mesh: dict[str, int]
+  tokens: int  # of one step
+  steps: int
+  memory: Memory
+  largest: tuple[str, ...]
+  flops: Flops
+  sent: tuple[traffic.Sent, ...]
+  seconds: dict[str, float]
+  faults: tuple[str, ...]
+  compile_s: float
+
+  @property
+  def chip(self) -> chips.Chip:
+    chip = self.topology.chip
+    assert chip is not None
+    return chip
+
+  @property
+  def fits(self) -> bool:
+    return self.memory.peak <= self.chip.hbm
+
+  @property
+  def step_s(self) -> float:
+    """The resource that is busy longest, all others behind it."""
+    return max(self.seconds.values())
+
+  @property
+  def mfu(self) -> float:
+    peak = self.chip.flops * self.topology.num_devices
+    return self.flops.model / (peak * self.step_s)
+
+  def to_json(self) -> dict[str, Any]:
+    """Everything, derived figures too, as plain values."""
+    plain = dataclasses.asdict(self)
+    plain["topology"] = self.topology.name
+    plain["chip"] = dataclasses.asdict(self.chip)
+    plain["memory"]["peak"] = self.memory.peak
+    plain["flops"]["model"] = self.flops.model
+    return plain | {
+      "fits": self.fits,
+      "step_s": self.step_s,
+      "mfu": self.mfu,
+      "tokens_per_day": self.tokens * DAY / self.step_s,
+      "hours": self.steps * self.step_s / 3600,
+    }
+
+
+class TooLarge(Exception):
+  """The compiler found no way to fit the step into memory.
+
+  Attributes: `used` and `limit` in bytes, `largest` allocations as text.
+  """
+
+  def __init__(self, used: float, limit: float, largest: tuple[str, ...]):
+    super().__init__(f"needs {used:.4g} bytes of {limit:.4g}")
+    self.used, self.limit, self.largest = used, limit, largest
+
+
+def plan(config: config_lib.Config, topology: chips.Topology) -> Plan:
+  """Compiles a run's step for a topology; nothing is loaded or downloaded.
+
+  Models that have an `architecture` beside their `ref` are planned from it;
+  others are looked up as training does.
+
+  Raises:
+    UserError: for a config or topology that cannot work.
+    TooLarge: where the compiler refuses for want of memory.
+  """
+  config = self_contained(config)
+  models = run.find_models(config)
+  batch = batch_shapes(config)
+  devices = chips.devices(topology)
+  built = run.build(config, models, batch, devices=devices)
+  teachers = {
+    name: stored(found.architecture, config.teachers[name].stored)
+    for name, found in models.teachers.items()
+  }
+  train_step: Any = built.train_step
+  begin = time.perf_counter()
+  with jax.set_mesh(built.mesh):
+    traced = train_step.trace(built.state_shapes, teachers, batch)
+    try:
+      made = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+      raise _overflow(str(error)) from error
+  compile_s = time.perf_counter() - begin
+  program = hlo.parse(made.as_text())
+  counted = count(built, batch, flops.of_jaxpr(traced.jaxpr.jaxpr))
+  per_slice = len(devices) // topology.slices
+  sent = tuple(traffic.collectives(program, per_slice))
+  return Plan(
+    topology=topology,
+    mesh=dict(built.mesh.shape),
+    tokens=_tokens(batch),
+    steps=config.steps,
+    memory=_memory(made.memory_analysis()),
+    largest=_largest(program),
+    flops=counted,
+    sent=sent,
+    seconds=_seconds(topology, counted, program, sent),
+    faults=tuple(faults.find(built, program)),
+    compile_s=compile_s,
+  )
+
+
+def self_contained(config: config_lib.Config) -> config_lib.Config:
+  """The config with references left out where an architecture is given."""
+  teachers = {
+    name: dataclasses.replace(t, ref=None) if t.architecture else t
+    for name, t in config.teachers.items()
+  }
+  student = config.student
+  if isinstance(student, config_lib.Pretrained) and student.architecture:
+    student = config_lib.Fresh(student.architecture)
+  return dataclasses.replace(config, teachers=teachers, student=student)
+
+
+def stored(architecture: Architecture, dtype: str) -> types.PyTree:
+  """Shapes of weights as a teacher keeps them."""
+  shapes = architecture.shapes()
+  return shapes if dtype == "int8" else pretrained.cast(shapes, dtype)
+
+
+def batch_shapes(config: config_lib.Config) -> types.Batch:
+  """Shapes of the global batch; data of other kinds than text are opened."""
+  spec = config.data
+  if not isinstance(spec, data.TextData):
+    loader = data.load(spec, seed=config.seed)
+    try:
+      return run.batch_shapes(spec, run.to_batch(next(loader)))
+    finally:
+      loader.close()
+  rows = (spec.batch_size, spec.seq_len)
+  ids = jax.ShapeDtypeStruct(rows, "int32")
+  mask = jax.ShapeDtypeStruct(rows, "float32")
+  view = types.Tokens(ids, ids, mask, ids, ids)
+  return types.Batch(
+    {"student": view}, {}, jax.ShapeDtypeStruct(rows[:1], "int32")
+  )
+
+
+def count(built: run.Run, batch: types.Batch, program: float) -> Flops:
+  """Operations of the models, each counted in a trace of its forward pass."""
+  view = batch["student"]
+
+  def forward(architecture: Architecture, want: tuple[str, ...]) -> float:
+    def outputs(params, view):
+      return architecture.bind(params)(view, want=want)
+
+    shapes = architecture.shapes()
+    found = jax.eval_shape(outputs, shapes, view)
+    whole = flops.count(outputs, shapes, view)
+    head = flops.count(lambda h, x: h(x), found.head, found.hidden)
+    return whole + head
+
+  wants = built.method.wants()
+  student = forward(built.models.student, wants.get("student", ()))
+  teacher = sum(
+    forward(found.architecture, wants.get(name, ()))
+    for name, found in built.models.teachers.items()
+  )
+  return Flops(teacher, BACKWARD * student, program)
+
+
+def _tokens(batch: types.Batch) -> int:
+  targets = batch["student"].targets
+  return functools.reduce(lambda a, b: a * b, targets.shape, 1)
+
+
+def _memory(stats: Any) -> Memory:
+  return Memory(
+    arguments=stats.argument_size_in_bytes,
+    temporaries=stats.temp_size_in_bytes,
+    outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
+    code=stats.generated_code_size_in_bytes,
+  )
+
+
+def _largest(program: hlo.Program, count: int = 5) -> tuple[str, ...]:
+  """The largest arrays in main memory, by what made them."""
+  best: dict[tuple[str, tuple[int, ...]], tuple[int, str]] = {}
+  for i in program.buffers():
+    if i.opcode in ("tuple", "while", "get-tuple-element", "bitcast"):
+      continue
+    for array in i.arrays:
+      if array.space == 0:
+        key = array.dtype, array.shape
+        best.setdefault(key, (array.nbytes, i.source or i.opcode))
+  ordered = sorted(best.items(), key=lambda item: -item[1][0])[:count]
+  return tuple(
+    f"{size / chips.GIB:.2f} GiB  {dtype}{list(shape)}  {source}"
+    for (dtype, shape), (size, source) in ordered
+  )
+
+
+def _seconds(topology, counted: Flops, program, sent) -> dict[str, float]:
+  chip = topology.chip
+  near = sum(s.wire for s in sent if not s.across_slices)
+  far = sum(s.wire for s in sent if s.across_slices)
+  return {
+    "compute": counted.program / topology.num_devices / chip.flops,
+    "hbm": traffic.memory_bytes(program) / chip.hbm_rate,
+    "ici": near / (2 * chip.ici_rate),
+    "dcn": far / chip.dcn_rate,
+  }
+
+
+def _overflow(message: str) -> Exception:
+  """What the compiler said, in numbers; other errors as they are."""
+  units = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
+  found = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
+  if not found:
+    return types.UserError(
+      f"the TPU compiler refuses the step: {message.splitlines()[0][:300]}"
+    )
+  used, limit = (float(found[n]) * units[found[n + 1]] for n in (1, 3))
+  sizes = re.findall(r"Size: ([\d.]+[KMGT])", message)
+  shapes = re.findall(r"Shape: (\S+?)\{", message)
+  sources = re.findall(r'op_name="([^"]*)"', message)
+  rows = zip(sizes, shapes, sources, strict=False)
+  return TooLarge(used, limit, tuple("  ".join(row) for row in rows)[:5])
