@@ -114,9 +114,63 @@ def test_text_as_tpus_write_it():
   assert body["kernel"].target == "tpu_custom_call"
   assert body["kernel"].source == "jit(step)/pallas_call"
   ((kind, array, start),) = hlo.collectives(made.body(loop))
-  assert (kind, array) == ("all-gather", hlo.Array("bf16", (16, 8)))
+  assert (kind, array) == ("all-gather", hlo.Array("bf16", (16, 8), 1))
   assert start.source == "jit(step)/while/body/gather"
   assert body["true"].arrays == (hlo.Array("pred", ()),)
+
+
+def test_turns_and_runs_of_loops():
+  """Loops inside of loops count for each of the outer turns."""
+
+  def inner(x, _):
+    return jnp.cos(x) @ x, None
+
+  def outer(x, _):
+    return jax.lax.scan(inner, jnp.sin(x), None, length=5)[0], None
+
+  def step(x):
+    return jax.lax.scan(outer, x, None, length=3)[0]
+
+  shape = jax.ShapeDtypeStruct((16, 16), "float32")
+  made = hlo.parse(jax.jit(step).lower(shape).compile().as_text())
+  assert sorted(made.turns(loop) for loop in made.loops()) == [3, 5]
+  runs = made.runs()
+  dots = [
+    runs[name]
+    for name, instructions in made.computations.items()
+    if name in runs and any(i.opcode == "dot" for i in instructions)
+  ]
+  assert dots == [15]
+
+
+@pytest.mark.parametrize(
+  ("text", "groups"),
+  [
+    ("{{0,1},{2,3}}", ((0, 1), (2, 3))),
+    ("[2,2]<=[4]", ((0, 1), (2, 3))),
+    ("[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
+    ("mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
+    ("mesh['a'=2,'b'=2] {'b'}", ((0, 1), (2, 3))),
+  ],
+)
+def test_groups_of_devices(text, groups):
+  made = hlo.parse(
+    "ENTRY %main (x: f32[8]) -> f32[8] {\n"
+    "  %x = f32[8]{0} parameter(0)\n"
+    "  ROOT %sum = f32[8]{0} all-reduce(%x), channel_id=7, "
+    f"replica_groups={text}, to_apply=%add\n}}\n"
+  )
+  (found,) = [i for i in made.computations["main"] if i.collective]
+  assert (found.groups, found.channel) == (groups, 7)
+  assert found.operands == ("x",)
+
+
+@pytest.mark.parametrize(
+  ("dtype", "nbytes"),
+  [("f32", 24), ("bf16", 12), ("pred", 6), ("s4", 3), ("f8e4m3fn", 6)],
+)
+def test_bytes_of_arrays(dtype, nbytes):
+  assert hlo.Array(dtype, (2, 3)).nbytes == nbytes
 
 
 def test_other_text_is_refused():

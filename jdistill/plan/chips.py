@@ -99,9 +99,11 @@ def devices(topology: Topology) -> Sequence[Any]:
   # Several processes may plan at once; none of them has a TPU to ask.
   for key, value in {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_LOG_DIR": "disabled",
-    "TPU_MIN_LOG_LEVEL": "3",
     "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
   }.items():
     os.environ.setdefault(key, value)
   from jax.experimental import topologies

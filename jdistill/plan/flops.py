@@ -21,7 +21,8 @@ def count(fn: Callable[..., Any], *shapes: Any) -> float:
 
 
 def of_jaxpr(jaxpr: Any) -> float:
-  return sum(_equation(e) for e in jaxpr.eqns)
+  """Of a traced program or a part of it."""
+  return sum((_equation(e) for e in jaxpr.eqns), 0.0)
 
 
 def _equation(eqn: Any) -> float:
@@ -57,7 +58,7 @@ def _equation(eqn: Any) -> float:
     case _:
       # A derivative rule is beside the function, not called by it.
       inner = [params[k] for k in ("jaxpr", "call_jaxpr") if k in params]
-      return sum(of_jaxpr(getattr(j, "jaxpr", j)) for j in inner)
+      return sum((of_jaxpr(getattr(j, "jaxpr", j)) for j in inner), 0.0)
 
 
 def _size(var: Any) -> int:

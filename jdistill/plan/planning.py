@@ -28,13 +28,13 @@ class Memory:
   the step needs besides; `outputs` what does not reuse an argument's place.
   """
 
-  arguments: float
-  temporaries: float
-  outputs: float
-  code: float
+  arguments: int
+  temporaries: int
+  outputs: int
+  code: int
 
   @property
-  def peak(self) -> float:
+  def peak(self) -> int:
     """What must fit: all of it, as if all were there at once."""
     return self.arguments + self.temporaries + self.outputs + self.code
 
@@ -275,15 +275,26 @@ def _seconds(topology, counted: Flops, program, sent) -> dict[str, float]:
 
 def _overflow(message: str) -> Exception:
   """What the compiler said, in numbers; other errors as they are."""
-  units = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
-  found = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
+  found = None
+  for pattern in _TOO_LARGE:
+    found = found or re.search(pattern, message)
   if not found:
     return types.UserError(
       f"the TPU compiler refuses the step: {message.splitlines()[0][:300]}"
     )
-  used, limit = (float(found[n]) * units[found[n + 1]] for n in (1, 3))
-  sizes = re.findall(r"Size: ([\d.]+[KMGT])", message)
-  shapes = re.findall(r"Shape: (\S+?)\{", message)
-  sources = re.findall(r'op_name="([^"]*)"', message)
-  rows = zip(sizes, shapes, sources, strict=False)
+  used, limit = (float(n) * _UNITS[unit] for n, unit in _SIZE.findall(found[0]))
+  rows = zip(
+    re.findall(r"Size: ([\d.]+[KMGT])", message),
+    re.findall(r"Shape: (\S+?)\{", message),
+    re.findall(r'op_name="([^"]*)"', message),
+    strict=False,
+  )
   return TooLarge(used, limit, tuple("  ".join(row) for row in rows)[:5])
+
+
+_UNITS = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
+_SIZE = re.compile(r"([\d.]+)([KMGT])\b")
+_TOO_LARGE = (
+  r"Used [\d.]+[KMGT] of [\d.]+[KMGT] hbm",
+  r"\([\d.]+[KMGT]\) exceeds available HBM \([\d.]+[KMGT]\)",
+)

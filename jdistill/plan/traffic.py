@@ -100,7 +100,7 @@ def memory_bytes(program: hlo.Program) -> float:
   for name, times in runs.items():
     if name not in inside:
       known = {i.name: i for i in program.computations[name]}
-      total += times * sum(_moved(program, i, known) for i in known.values())
+      total += sum(times * _moved(program, i, known) for i in known.values())
   return total
 
 
