@@ -1,0 +1,206 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run directories in a bucket: `gs://bucket/path/run`.
+
+Checkpoints are read and written in the bucket itself, by Orbax. Everything
+else is small, and some of it grows by a line at a time, which objects cannot:
+it lives in a local directory of this process, which `local` fills from the
+bucket and `upload` brings back. The bucket alone counts: nothing local is
+found again by a later start.
+
+A run uploads before each checkpoint that it saves. So whatever checkpoint a
+resumed run finds, the metrics up to it are there too, and what is lost with
+the process is what its restart would drop anyway.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+from jdistill.types import UserError
+
+_SCHEME = "gs://"
+_CHECKPOINTS = "checkpoints"
+# What no later start reads is not fetched: it may be large.
+_LEFT = (_CHECKPOINTS, "tensorboard", "profile")
+_PARTIAL = (".tmp", ".part")
+_MARK = pathlib.PurePath("config.json")
+
+# The bucket's path of each local directory, and what is known to be there.
+_buckets: dict[pathlib.Path, "_Bucket"] = {}
+
+
+class _Bucket:
+  """A run's place in a bucket and the files that are the same there."""
+
+  def __init__(self, uri: str):
+    self.uri = uri
+    self.known: dict[pathlib.PurePath, tuple[int, int]] = {}
+
+
+def local(where: str | os.PathLike[str], *, new: bool = False) -> pathlib.Path:
+  """The directory in which a run's small files are read and written.
+
+  Args:
+    where: a run directory, here or in a bucket.
+    new: whether there need be no run yet.
+  Returns: the directory itself, or a temporary one, filled from the bucket.
+  Raises: UserError if the bucket cannot be read, or holds something else.
+  """
+  text = os.fspath(where)
+  if not text.startswith(_SCHEME):
+    return pathlib.Path(text)
+  uri = text.rstrip("/")
+  if uri.count("/") < 3:
+    raise UserError(f"{text}: name a directory in the bucket: {uri}/RUN")
+  for directory, bucket in _buckets.items():
+    if bucket.uri == uri and not new:
+      return directory
+  # It tells at every step that it cannot see what kind of bucket this is.
+  logging.getLogger("gcsfs").setLevel(logging.ERROR)
+  root = pathlib.Path(tempfile.mkdtemp(prefix="jdistill-"))
+  atexit.register(shutil.rmtree, root, ignore_errors=True)
+  directory = root / uri.rpartition("/")[2]
+  directory.mkdir()
+  _fetch(uri, directory, new=new)
+  _buckets[directory] = _Bucket(uri)
+  _buckets[directory].known = dict(_files(directory))
+  return directory
+
+
+def checkpoints(directory: pathlib.Path) -> Any:
+  """Where a run's checkpoints are, as an absolute etils.epath.Path.
+
+  Args:
+    directory: of `local`.
+  """
+  from etils import epath
+
+  bucket = _buckets.get(directory)
+  root = directory.absolute() if bucket is None else bucket.uri
+  return epath.Path(root) / _CHECKPOINTS
+
+
+def upload(directory: pathlib.Path) -> None:
+  """Brings what has changed into the bucket; nothing to do elsewhere.
+
+  Args:
+    directory: of `local`.
+  Raises: UserError if the bucket cannot be written.
+  """
+  bucket = _buckets.get(directory)
+  if bucket is None:
+    return
+  found = dict(_files(directory))
+  changed = [p for p, state in found.items() if bucket.known.get(p) != state]
+
+  def one(path: pathlib.PurePath) -> None:
+    _remote(bucket.uri, path).write_bytes((directory / path).read_bytes())
+
+  first = [path for path in changed if path == _MARK]
+  with _told(bucket.uri, "written"):
+    _all(one, first)  # what begins with it is a run, however much came after
+    _all(one, [path for path in changed if path != _MARK])
+  bucket.known |= {path: found[path] for path in changed}
+
+
+def name(path: pathlib.Path) -> str:
+  """How people call a run's directory or a file in it."""
+  for directory, bucket in _buckets.items():
+    if path.is_relative_to(directory):
+      rest = path.relative_to(directory).as_posix()
+      return bucket.uri if rest == "." else f"{bucket.uri}/{rest}"
+  return str(path)
+
+
+def _fetch(uri: str, directory: pathlib.Path, *, new: bool) -> None:
+  """Reads a run's small files; nothing of what is no run."""
+  from etils import epath
+
+  with _told(uri, "read"):
+    bucket = epath.Path("/".join(uri.split("/")[:3]))
+    if not bucket.exists():
+      raise UserError(f"{uri}: there is no bucket {bucket}")
+    root = epath.Path(uri)
+    there = [p.name for p in root.iterdir()] if root.is_dir() else []
+    there = sorted(filter(None, there))  # a folder may be an object itself
+    if _MARK.name not in there:
+      if new and not there:
+        return
+      what = "other files and no run" if there else "nothing"
+      hint = "choose an empty --workdir" if new else "is the name right?"
+      raise UserError(f"{uri} holds {what}; {hint}")
+    if new and _CHECKPOINTS not in there:
+      # It was lost before its first upload was over: the rest may be half.
+      there = [_MARK.name]
+    paths = [
+      path
+      for entry in there
+      if entry not in _LEFT
+      for path in under(root / entry)
+    ]
+
+    def one(path: Any) -> None:
+      to = directory / path.relative_to(root)
+      to.parent.mkdir(parents=True, exist_ok=True)
+      to.write_bytes(path.read_bytes())
+
+    _all(one, paths)
+
+
+def under(path: Any) -> Iterator[Any]:
+  """The files in a directory, here or in a bucket, and in those within it."""
+  if not path.is_dir():
+    yield path
+    return
+  for entry in path.iterdir():
+    yield from under(entry)
+
+
+def _all(function: Any, items: list[Any]) -> None:
+  """Calls a function that waits for the network on each item."""
+  with futures.ThreadPoolExecutor(16) as pool:
+    list(pool.map(function, items))
+
+
+def _files(
+  directory: pathlib.Path,
+) -> Iterator[tuple[pathlib.PurePath, tuple[int, int]]]:
+  """Files by their place in a directory, each with what tells of a change."""
+  for path in sorted(directory.rglob("*")):
+    if path.is_file() and path.suffix not in _PARTIAL:
+      stat = path.stat()
+      yield path.relative_to(directory), (stat.st_size, stat.st_mtime_ns)
+
+
+def _remote(uri: str, path: pathlib.PurePath) -> Any:
+  from etils import epath
+
+  return epath.Path(uri) / path.as_posix()
+
+
+@contextlib.contextmanager
+def _told(uri: str, verb: str) -> Iterator[None]:
+  """Turns what a bucket's library raises into a message."""
+  try:
+    yield
+  except UserError:
+    raise
+  except ImportError as error:
+    raise UserError(
+      f"{uri}: buckets need gcsfs: pip install 'jdistill[gcs]'"
+    ) from error
+  except Exception as error:
+    lines = str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    raise UserError(
+      f"{uri} cannot be {verb}: {said}. Is somebody logged in who may "
+      "(gcloud auth application-default login)?"
+    ) from error

