@@ -17,6 +17,7 @@ from jdistill.methods.hinton import Hinton as Hinton
 from jdistill.methods.info_nce import InfoNCE as InfoNCE
 from jdistill.methods.jsd import JSD as JSD
 from jdistill.methods.kd import KD as KD
+from jdistill.methods.router_balance import RouterBalance as RouterBalance
 from jdistill.methods.skew_kl import SkewKL as SkewKL
 from jdistill.methods.sum import Part as Part
 from jdistill.methods.sum import Sum as Sum

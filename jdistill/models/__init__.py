@@ -14,4 +14,5 @@ from jdistill.models.classifier import MLPConfig as MLPConfig
 from jdistill.models.decoder import DecoderConfig as DecoderConfig
 from jdistill.models.low_rank import LowRank as LowRank
 from jdistill.models.rope import Rope as Rope
+from jdistill.models.spec import Mixture as Mixture
 from jdistill.models.spec import Segment as Segment

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from jdistill.models import division
 from jdistill.models.layers import Linear, RMSNorm
 from jdistill.models.rope import rotate
 from jdistill.models.spec import DecoderSpec
@@ -39,7 +40,8 @@ def packed_sight(
   """Causal by position within a segment; padding (segment 0) sees padding."""
   distance = positions[:, :, None] - positions[:, None, :]
   same = segment_ids[:, :, None] == segment_ids[:, None, :]
-  return Sight(same & (distance >= 0), distance)
+  allowed = same & (distance >= 0)
+  return Sight(division.divided(allowed), division.divided(distance))
 
 
 def cached_sight(positions: Int[Array, "B T"], length: int) -> Sight:
@@ -161,5 +163,7 @@ class Attention(nnx.Module):
     if cache is not None:
       cache = cache.write(k, v)
       k, v = cache.k.astype(q.dtype), cache.v.astype(q.dtype)
+    else:
+      q, k, v = division.divided(q), division.gathered(k), division.gathered(v)
     mixed, probs = mix(q, k, v)
     return self.o(mixed), probs, cache

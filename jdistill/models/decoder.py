@@ -12,6 +12,8 @@ Parameters, with L the layers of a segment and F the width of the MLP:
     segment_0/attention/o/kernel [L, H, Dh, D]
     segment_0/mlp/gate/kernel [L, D, F]            (up too)
     segment_0/mlp/down/kernel [L, F, D]
+
+A sparse segment's MLP is that of `jdistill.models.experts`.
 """
 
 import dataclasses
@@ -25,7 +27,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jdistill import types
-from jdistill.models import features, low_rank, quantised, rope, stack
+from jdistill.models import division, features, low_rank, quantised, rope, stack
 from jdistill.models.attention import cached_sight, packed_sight
 from jdistill.models.base import Architecture
 from jdistill.models.layers import RMSNorm
@@ -53,6 +55,11 @@ class DecoderConfig(DecoderSpec, Architecture):
     if self.kernels == "float":
       return params
     return quantised.tree(params, _abstract(self).inputs, shardings)
+
+  @property
+  def stacks(self) -> tuple[str, ...]:
+    """Parts of the parameters that are read layer by layer."""
+    return tuple(f"segment_{n}" for n in range(len(self.segments)))
 
   def trainable(self) -> types.PyTree | None:
     """With adapters: true for these and what moves beside them."""
@@ -93,7 +100,7 @@ class _Abstract(NamedTuple):
 
   graph: Any
   axes: types.PyTree  # logical names
-  inputs: types.PyTree  # the number of a kernel's input axes, else 0
+  inputs: types.PyTree  # which of a kernel's axes are inputs, else ()
 
 
 @functools.lru_cache(maxsize=64)
@@ -106,12 +113,12 @@ def _abstract(config: DecoderConfig) -> _Abstract:
       return fn(**tree.get_metadata())
     return {key: each(fn, child) for key, child in tree.items()}
 
-  def names(axes, num_in=0, **_):
-    if num_in and config.kernels == "int8":
-      return quantised.axes(axes, num_in)
+  def names(axes, inputs=(), **_):
+    if inputs and config.kernels == "int8":
+      return quantised.axes(axes, inputs)
     return axes
 
-  inputs = each(lambda num_in=0, **_: num_in, state)
+  inputs = each(lambda inputs=(), **_: inputs, state)
   return _Abstract(graph, each(names, state), inputs)
 
 
@@ -131,7 +138,7 @@ class Decoder(nnx.Module):
     self.config = config
     self.embedding = Table(config, rngs)
     for n, segment in enumerate(config.segments):
-      layers = stack.Layer(config, segment.num_layers, rngs)
+      layers = stack.Layer(config, segment, rngs)
       setattr(self, f"segment_{n}", layers)
     self.norm = RMSNorm(config, (config.width,), ("embed",))
     self.head = None if config.tied else Table(config, rngs)
@@ -165,11 +172,13 @@ class Decoder(nnx.Module):
       UserError: for a feature that the model does not have.
     """
     config = self.config
-    wanted = features.parse(want, config.num_layers)
+    wanted = features.parse(want, config.sparse_layers)
     x = view.tokens
     if not jnp.issubdtype(x.dtype, jnp.floating):
       x = self.embed(x)
     x = x.astype(config.dtype)
+    if cache is None:
+      x = division.embedded(x)
     found = {"embed": x}
     angles = rope.angles(config.ropes, view.positions, config.head_dim)
     slots = None
@@ -199,6 +208,9 @@ class Decoder(nnx.Module):
       found |= inner
     hidden = self.norm(x)
     found["pooled"] = _masked_mean(hidden, view.mask)
+    for name in features.ROUTERS.keys() & set(want):
+      kind = features.ROUTERS[name]
+      found[name] = features.routers(found, config.sparse_layers, kind)
     table = self.embedding if self.head is None else self.head
     return types.Outputs(
       hidden=hidden,

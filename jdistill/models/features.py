@@ -5,7 +5,10 @@
 `embed` [B, T, D]; `layers/N/in`, `layers/N/out` and the branches as they are
 added to the residual, `layers/N/attn` and `layers/N/mlp`, each [B, T, D];
 `attn/N/probs` [B, H, T, S]; `pooled` [B, D], the mean of the final hidden
-states over the mask. Layers count from 0 over the whole model.
+states over the mask. Layers count from 0 over the whole model. Where layers
+have experts, `router/N/probs` [B, T, E] and the numbers of those that are taken
+`router/N/taken` [B, T, K]; of all such layers together `router/probs`
+[B, T, layers, E] and `router/taken`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,18 +25,33 @@ KINDS = {
   "mlp": "layers/{}/mlp",
   "out": "layers/{}/out",
   "probs": "attn/{}/probs",
+  "router": "router/{}/probs",
+  "taken": "router/{}/taken",
 }
 """What a layer can hand out, and the name of it."""
 
+ROUTERS = {"router/probs": "router", "router/taken": "taken"}
+"""What all layers with experts say, and the kind it is in each."""
 
-def parse(want: Sequence[str], num_layers: int) -> dict[str, tuple[int, ...]]:
+
+def parse(
+  want: Sequence[str], sparse: Sequence[bool]
+) -> dict[str, tuple[int, ...]]:
   """For each kind of layer feature in `want`, the layers asked for, in order.
+
+  Args:
+    want: names of features.
+    sparse: for each layer of the model whether it has experts.
 
   Raises:
     UserError: a name that no decoder has, or a layer that this one lacks.
   """
   found: dict[str, set[int]] = {}
+  num_layers, experts = len(sparse), {n for n, s in enumerate(sparse) if s}
   for name in want:
+    if name in ROUTERS and experts:
+      found.setdefault(ROUTERS[name], set()).update(experts)
+      continue
     if name in ("embed", "pooled"):
       continue
     digits = name.split("/")[1] if name.count("/") == 2 else ""
@@ -41,12 +59,19 @@ def parse(want: Sequence[str], num_layers: int) -> dict[str, tuple[int, ...]]:
     kind = next((k for k, v in KINDS.items() if v.format(layer) == name), None)
     if kind is None:
       known = ["embed", "pooled", *(v.format("N") for v in KINDS.values())]
+      known = [k for k in known if experts or not k.startswith("router")]
+      known += ROUTERS if experts else []
       raise UserError(
         f"a decoder has no feature {name!r}; it has {', '.join(known)}"
       )
     if layer >= num_layers:
       raise UserError(
         f"feature {name!r}: the model has {num_layers} layers, counted from 0"
+      )
+    if kind in ROUTERS.values() and layer not in experts:
+      raise UserError(
+        f"feature {name!r}: layer {layer} has no experts; those with are"
+        f" {sorted(experts) or 'none'}"
       )
     found.setdefault(kind, set()).add(layer)
   return {kind: tuple(sorted(layers)) for kind, layers in found.items()}
@@ -95,6 +120,14 @@ class Taps:
           value = _by_head(value)
         named[KINDS[kind].format(layer)] = value
     return named
+
+
+def routers(
+  found: Mapping[str, jax.Array], sparse: Sequence[bool], kind: str
+) -> jax.Array:
+  """One of `ROUTERS` from the features of the layers."""
+  names = [KINDS[kind].format(n) for n, s in enumerate(sparse) if s]
+  return jnp.stack([found[name] for name in names], axis=2)
 
 
 def record(

@@ -8,13 +8,15 @@ carries its logical axes as the metadata `axes`.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jdistill.models import quantised
+from jdistill.models import division, quantised
+from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.low_rank import LowRank
 from jdistill.models.spec import DecoderSpec
 
@@ -53,6 +55,7 @@ class Linear(nnx.Module):
     shape: of the kernel, [L, *inputs, *outputs].
     axes: their logical names.
     num_in: how many of them are inputs.
+    stacked: how many axes lie before them; 2 where each layer has many.
     rngs: where the kernel is drawn from, at 1 / sqrt(fan in) * `gain`.
     bias: whether to add one.
     gain: multiplies the standard deviation.
@@ -66,21 +69,23 @@ class Linear(nnx.Module):
     num_in: int,
     rngs: nnx.Rngs,
     *,
+    stacked: int = 1,
     bias: bool = False,
     gain: float = 1.0,
     low_rank: LowRank | None = None,
   ):
     self.num_in = num_in
     self.low_rank = low_rank
-    fan_in = math.prod(shape[1 : 1 + num_in])
+    cut = stacked + num_in
+    fan_in = math.prod(shape[stacked:cut])
     draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
     self.kernel = nnx.Param(
-      draw * (gain * fan_in**-0.5), axes=axes, num_in=num_in
+      draw * (gain * fan_in**-0.5), axes=axes, inputs=tuple(range(stacked, cut))
     )
     self.bias = _bias(shape, axes, num_in) if bias else None
     pair = None, None
     if low_rank is not None:
-      pair = _pair(shape, axes, num_in, low_rank.rank, rngs)
+      pair = _pair(shape, axes, stacked, cut, low_rank.rank, rngs)
     self.lora_a, self.lora_b = pair
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -88,8 +93,10 @@ class Linear(nnx.Module):
     batch, outputs = x.shape[: -self.num_in], weight.shape[self.num_in :]
     # Two plain matrices: a product over [B, T, D] makes XLA's CPU backend
     # transpose the gradient, fused into whatever computes it, which halves
-    # the speed of the backward pass.
-    x = x.reshape(math.prod(batch), -1)
+    # the speed of the backward pass. Divided positions cannot be joined with
+    # divided rows without gathering them.
+    together = len(batch) < 2 or division.parts(batch[1]) == 1
+    x = x.reshape(*((math.prod(batch),) if together else batch), -1)
     y = product(x, weight.reshape(-1, math.prod(outputs)))
     if self.low_rank and self.lora_a is not None and self.lora_b is not None:
       a = self.lora_a[...].reshape(-1, self.low_rank.rank)
@@ -104,10 +111,21 @@ class Linear(nnx.Module):
       y = (y + bias).astype(y.dtype)
     return y
 
+  def merged(self, dtype: Any) -> jax.Array:
+    """The kernel of one layer with its adapters taken in, [*inputs, *outputs],
+    for those that multiply by themselves."""
+    kernel = quantised.dense(self.kernel.get_value(), dtype)
+    if self.low_rank and self.lora_a is not None and self.lora_b is not None:
+      a, b = self.lora_a[...].astype(dtype), self.lora_b[...].astype(dtype)
+      kernel = (
+        kernel + low_rank_lib.product(a, b, kernel.ndim) * self.low_rank.scale
+      )
+    return kernel
+
 
 def product(
-  x: Float[Array, "N D"], kernel: Float[Array, "D F"]
-) -> Float[Array, "N F"]:
+  x: Float[Array, "*N D"], kernel: Float[Array, "D F"]
+) -> Float[Array, "*N F"]:
   """x @ kernel in the dtype of `x`, the kernel's gradient in the kernel's.
 
   With bfloat16 inputs and float32 kernels, the usual gradient of the cast
@@ -129,7 +147,10 @@ def _mixed_product_fwd(x, kernel):
 
 def _mixed_product_bwd(saved, d_y):
   x, kernel = saved
-  d_kernel = jnp.matmul(x.T, d_y, preferred_element_type=kernel.dtype)
+  lead = tuple(range(x.ndim - 1))
+  d_kernel = jnp.tensordot(
+    x, d_y, (lead, lead), preferred_element_type=kernel.dtype
+  )
   return d_y @ kernel.astype(x.dtype).T, d_kernel
 
 
@@ -148,18 +169,18 @@ def _bias(
 def _pair(
   shape: tuple[int, ...],
   axes: tuple[str, ...],
-  num_in: int,
+  stacked: int,
+  cut: int,
   rank: int,
   rngs: nnx.Rngs,
 ) -> tuple[nnx.Param, nnx.Param]:
   """Adapters: A [L, *inputs, rank] drawn, B [L, rank, *outputs] zero."""
-  cut = 1 + num_in
   draw = jax.random.normal(rngs.params(), (*shape[:cut], rank))
-  draw *= math.prod(shape[1:cut]) ** -0.5
-  zeros = jnp.zeros((shape[0], rank, *shape[cut:]))
+  draw *= math.prod(shape[stacked:cut]) ** -0.5
+  zeros = jnp.zeros((*shape[:stacked], rank, *shape[cut:]))
   return (
     nnx.Param(draw, axes=(*axes[:cut], "rank")),
-    nnx.Param(zeros, axes=(axes[0], "rank", *axes[cut:])),
+    nnx.Param(zeros, axes=(*axes[:stacked], "rank", *axes[cut:])),
   )
 
 

@@ -77,6 +77,14 @@ def beside(drawn: types.PyTree, base: types.PyTree) -> types.PyTree:
   }
 
 
+def product(a: jax.Array, b: jax.Array, ndim: int) -> jax.Array:
+  """A times B, an array of so many axes, for each of those that are stacked."""
+  times = lambda a, b: jnp.tensordot(a, b, 1)  # noqa: E731
+  for _ in range(a.ndim + b.ndim - 2 - ndim):
+    times = jax.vmap(times)
+  return times(a, b)
+
+
 def merge(low_rank: LowRank, params: types.PyTree) -> types.PyTree:
   """The parameters without pairs, each kernel with its own taken in."""
   if not isinstance(params, dict):
@@ -88,6 +96,6 @@ def merge(low_rank: LowRank, params: types.PyTree) -> types.PyTree:
   }
   if PAIR[0] in params:
     kernel, (a, b) = params["kernel"], (params[name] for name in PAIR)
-    update = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(a, b)
+    update = product(a, b, kernel.ndim)
     merged["kernel"] = kernel + (low_rank.scale * update).astype(kernel.dtype)
   return merged

@@ -3,10 +3,11 @@
 """Frozen kernels kept as int8, with a float32 scale for each output channel.
 
 A quantised kernel is a `qwix.QArray` in the place of the array: `qvalue` int8
-[L, *inputs, *outputs] and `scale` [L, 1, ..., *outputs], so that every layer
-and, where heads are outputs, every head has scales of its own. Rounding moves
-a weight by at most half its scale. Inside the layer scan one layer at a time
-is turned back into floats. Embeddings, heads, norms and biases are bfloat16.
+[L, *inputs, *outputs] and `scale` [L, 1, ..., *outputs], so that every layer,
+every expert and, where heads are outputs, every head has scales of its own.
+Rounding moves a weight by at most half its scale. Inside the layer scan one
+layer at a time is turned back into floats. Embeddings, heads, norms, biases and
+routers are bfloat16.
 
 qwix is imported where it is used: most runs need none of it.
 """
@@ -17,26 +18,29 @@ import jax
 import jax.numpy as jnp
 
 from jdistill import types
+from jdistill.models import host
 
 REST = "bfloat16"
 """What the parameters that are no kernels are kept in."""
 
 
-def quantise(kernel: jax.Array, num_in: int, places: Any = None) -> Any:
+def quantise(
+  kernel: jax.Array, inputs: tuple[int, ...], places: Any = None
+) -> Any:
   """A stack of kernels as int8.
 
   Args:
     kernel: [L, *inputs, *outputs], of any float dtype.
-    num_in: how many of its axes are inputs.
+    inputs: which of its axes are inputs.
     places: a QArray of shardings to put it on, or None.
   Returns: a qwix.QArray.
   """
   import qwix
 
-  own = (0, *range(1 + num_in, kernel.ndim))
+  own = tuple(axis for axis in range(kernel.ndim) if axis not in inputs)
 
   def turn(kernel):
-    kernel = kernel.astype(jnp.float32)
+    kernel = host.fetched(kernel).astype(jnp.float32)
     return qwix.quantize(kernel, jnp.int8, channelwise_axes=own)
 
   return jax.jit(turn, out_shardings=places)(kernel)
@@ -49,8 +53,7 @@ def tree(
 
   Args:
     params: floats; emptied on the way, so that no more than one is there twice.
-    inputs: for each parameter its number of input axes, 0 for what is no
-      kernel.
+    inputs: for each parameter its input axes, () for what is no kernel.
     places: a sharding for each array of the result, or None.
   """
   if isinstance(inputs, dict):
@@ -69,11 +72,13 @@ def tree(
   return kernel
 
 
-def axes(names: tuple[str | None, ...], num_in: int) -> Any:
+def axes(names: tuple[str | None, ...], inputs: tuple[int, ...]) -> Any:
   """The logical axes of a quantised kernel, from those of the kernel."""
   import qwix
 
-  alone: Any = (names[0], *(None,) * num_in, *names[1 + num_in :])
+  alone: Any = tuple(
+    None if axis in inputs else name for axis, name in enumerate(names)
+  )
   whole: Any = names
   return qwix.QArray(whole, alone, qtype=jnp.int8)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from jdistill.models.low_rank import LowRank
 from jdistill.models.rope import Rope
-from jdistill.types import UserError
+from jdistill.types import HEADS_AXIS, UserError
 
 Remat = Literal["none", "elementwise", "dots", "full"]
 """What a backward pass computes again: nothing; all but products; all but
@@ -24,18 +24,25 @@ class Segment:
   """Like layers that are stacked and scanned, one entry of each field a layer.
 
   `windows` says how many positions back a layer sees, its own included; 0 is
-  the whole document. `ropes` are indices into `DecoderSpec.ropes`.
+  the whole document. `ropes` are indices into `DecoderSpec.ropes`. Layers that
+  are `sparse` have `DecoderSpec.experts` in place of one MLP.
   """
 
   windows: tuple[int, ...]
   ropes: tuple[int, ...]
+  sparse: bool = False
 
   @classmethod
   def uniform(
-    cls, num_layers: int, window: int = 0, rope: int = 0
+    cls,
+    num_layers: int,
+    window: int = 0,
+    rope: int = 0,
+    *,
+    sparse: bool = False,
   ) -> "Segment":
     """Layers that are all the same."""
-    return cls((window,) * num_layers, (rope,) * num_layers)
+    return cls((window,) * num_layers, (rope,) * num_layers, sparse)
 
   @property
   def num_layers(self) -> int:
@@ -46,22 +53,67 @@ class Segment:
     return Segment(
       windows=tuple(self.windows[i] for i in layers),
       ropes=tuple(self.ropes[i] for i in layers),
+      sparse=self.sparse,
     )
 
 
 @dataclasses.dataclass(frozen=True)
+class Mixture:
+  """A mixture of experts in place of an MLP, as in Qwen3-MoE.
+
+  Each token takes the `per_token` experts that its router finds likeliest of
+  the `num_experts`, MLPs of this `width`, and adds them up by their
+  probabilities, which `renormalise` makes sum to one first.
+  """
+
+  num_experts: int
+  per_token: int
+  width: int
+  renormalise: bool = True
+
+  def __post_init__(self):
+    if self.width < 1:
+      raise UserError(f"width of experts is {self.width}; expected at least 1")
+    if not 1 <= self.per_token <= self.num_experts:
+      raise UserError(
+        f"per_token is {self.per_token} and num_experts {self.num_experts}: a"
+        " token takes at least one expert, and each at most once"
+      )
+
+  def check_division(self, parts: int) -> None:
+    """Refuses a mesh axis that does not divide the experts evenly.
+
+    Args:
+      parts: size of the axis.
+    Raises: UserError naming the sizes that would.
+    """
+    if self.num_experts % parts:
+      sizes = [
+        n for n in range(1, self.num_experts + 1) if not self.num_experts % n
+      ]
+      raise UserError(
+        f"mesh axis expert is {parts}, which does not divide"
+        f" {self.num_experts} experts evenly; it can be"
+        f" {', '.join(map(str, sizes))}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
 class DecoderSpec:
-  """Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, and what lies between them.
+  """Llama, Mistral, Qwen 2 and 3 (with experts or without), Gemma 2 and 3, and
+  what lies between them.
 
   The defaults are those of SmolLM2-135M. `norm_plus_one` means that norms
   multiply by 1 + scale. `post_norms` normalises what attention and MLP return
   as well as what they receive. `query_scale` multiplies the scores; None is
   1 / sqrt(head_dim). `context_length` bounds nothing here, it is written into
   exported models. `dtype` is what matmuls compute in; norms, softmax and
-  rotations are at least float32 whatever it is. `kernels` is how those of the
-  layers are kept: floats, or int8 that nothing can train
+  rotations are at least float32 whatever it is. `heads_axis` is the mesh axis
+  over which the flash kernel divides heads, as the compiler cannot. `kernels`
+  is how those of the layers are kept: floats, or int8 that nothing can train
   (`jdistill.models.quantised`). With `low_rank`, adapters train and the rest
-  stays.
+  stays. `mlp_width` is that of layers without experts; if there are `experts`,
+  they are those of the segments that say `sparse`.
   """
 
   vocab_size: int = 49_152
@@ -87,8 +139,10 @@ class DecoderSpec:
   dtype: Literal["float32", "bfloat16"] = "float32"
   remat: Remat = "elementwise"
   attention: Attend = "auto"
+  heads_axis: str | None = HEADS_AXIS
   kernels: Literal["float", "int8"] = "float"
   low_rank: LowRank | None = None
+  experts: Mixture | None = None
 
   def __post_init__(self):
     for field in ("vocab_size", "width", "mlp_width", "num_heads", "head_dim"):
@@ -129,6 +183,11 @@ class DecoderSpec:
         f" {len(self.ropes)} entries to point at"
       )
 
+    if segment.sparse and self.experts is None:
+      raise UserError(
+        "a segment is sparse but the decoder has no experts; give it `experts`"
+      )
+
   def adapters(self, target: str) -> LowRank | None:
     """The adapters of one of a layer's products, if it has any."""
     low_rank = self.low_rank
@@ -153,6 +212,16 @@ class DecoderSpec:
   def layer_ropes(self) -> tuple[Rope, ...]:
     """Every layer's rope."""
     return tuple(self.ropes[i] for s in self.segments for i in s.ropes)
+
+  @property
+  def sparse_layers(self) -> tuple[bool, ...]:
+    """For each layer whether it has experts."""
+    return tuple(s.sparse for s in self.segments for _ in s.windows)
+
+  @property
+  def mixture(self) -> Mixture | None:
+    """The experts, if any layer has them."""
+    return self.experts if any(self.sparse_layers) else None
 
   @property
   def score_scale(self) -> float:

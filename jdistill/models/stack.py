@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jdistill.models import features, flash
+from jdistill.models import division, features, flash, grouped, host
 from jdistill.models.attention import (
   Attention,
   LayerCache,
@@ -18,6 +18,7 @@ from jdistill.models.attention import (
   Sight,
   attend,
 )
+from jdistill.models.experts import ROUTES, Experts
 from jdistill.models.layers import Mlp, RMSNorm
 from jdistill.models.spec import DecoderSpec, Segment
 
@@ -27,24 +28,32 @@ UNLIMITED = 2**30
 POLICIES = {
   "elementwise": jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_saveable,
-    jax.checkpoint_policies.save_only_these_names(flash.RESIDUALS),
+    jax.checkpoint_policies.save_only_these_names(
+      flash.RESIDUALS, grouped.PRODUCTS, ROUTES
+    ),
   ),
   "full": jax.checkpoint_policies.nothing_saveable,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "dots": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(grouped.PRODUCTS, ROUTES),
+  ),
 }
 
 
 class Layer(nnx.Module):
   """Attention and MLP, each on a normalised copy, each added back."""
 
-  def __init__(self, spec: DecoderSpec, num_layers: int, rngs: nnx.Rngs):
+  def __init__(self, spec: DecoderSpec, segment: Segment, rngs: nnx.Rngs):
+    num_layers = segment.num_layers
+
     def norm() -> RMSNorm:
       return RMSNorm(spec, (num_layers, spec.width), ("layers", "embed"))
 
     self.attention_norm = norm()
     self.attention = Attention(spec, num_layers, rngs)
     self.mlp_norm = norm()
-    self.mlp = Mlp(spec, num_layers, rngs)
+    branch = Experts if segment.sparse else Mlp
+    self.mlp = branch(spec, num_layers, rngs)
     self.attention_post_norm = norm() if spec.post_norms else None
     self.mlp_post_norm = norm() if spec.post_norms else None
 
@@ -64,10 +73,16 @@ class Layer(nnx.Module):
     if self.attention_post_norm is not None:
       mixed = self.attention_post_norm(mixed)
     x = x + mixed
-    mlp = self.mlp(self.mlp_norm(x))
+    normed = self.mlp_norm(x)
+    if isinstance(self.mlp, Experts):
+      mlp, values["router"], values["taken"] = self.mlp(normed)
+    else:
+      mlp = self.mlp(normed)
     if self.mlp_post_norm is not None:
       mlp = self.mlp_post_norm(mlp)
     out = x + mlp
+    if cache is None:
+      out = division.divided(out)
     return out, values | {"attn": mixed, "mlp": mlp, "out": out}, cache
 
 
@@ -127,6 +142,7 @@ def run(
     index = number["index"]
     # The cache is carried and updated in place: as a scanned output it would
     # be copied whole at every generated token.
+    params = host.fetched(params)
     kept = jax.tree.map(lambda c: c[index], cache)
     x, values, kept = apply(params, x, number, kept)
     cache = jax.tree.map(
@@ -146,10 +162,12 @@ def run(
   if kernels is not None:
     numbers["kernel"] = np.asarray(kernels.index, np.int32)
   kept = None if cache is None else (cache["k"], cache["v"])
-  first = jax.tree.map(lambda a: a[0], (stacked, numbers))
-  shapes = jax.eval_shape(
-    apply, first[0], x, first[1], jax.tree.map(lambda c: c[0], kept)
-  )[1]
+
+  def first(*stacks):
+    params, number, kept = jax.tree.map(lambda a: a[0], stacks)
+    return apply(host.fetched(params), x, number, kept)[1]
+
+  shapes = jax.eval_shape(first, stacked, numbers, kept)
   carry = (x, taps.buffers(shapes), kept)
   (x, buffers, kept), _ = jax.lax.scan(body, carry, (stacked, numbers))
   after = None if kept is None else dict(zip(("k", "v"), kept, strict=True))

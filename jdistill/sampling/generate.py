@@ -190,7 +190,14 @@ def _write(
   _, _, written, counts = jax.lax.while_loop(
     go_on, body, (1, loop, written, jnp.ones(len(lengths), jnp.int32))
   )
-  return written, counts
+  return _whole(written), _whole(counts)
+
+
+def _whole(x: jax.Array) -> jax.Array:
+  """All of it on every device of the mesh in context, for every process."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return x
+  return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec())
 
 
 def _laid_out(

@@ -6,6 +6,7 @@ A new method is picked up by its import line; only one that cannot be built
 from its defaults needs a line in `OWN`.
 """
 
+import dataclasses
 import functools
 import inspect
 
@@ -18,7 +19,7 @@ import pytest
 
 from jdistill import checkpoint, methods, schedules, sharding, step, types
 from jdistill.methods import base
-from jdistill.models import DecoderConfig, Segment
+from jdistill.models import DecoderConfig, Mixture, Segment
 from jdistill.models.classifier import MLPConfig
 
 CLASSES = [
@@ -40,20 +41,23 @@ OWN = {
     }
   ),
 }
+KINDS = {methods.RouterBalance: ("sparse",)}
 MOVING = [methods.DKD, methods.Hinton, methods.Sum]
 CASES = [
   pytest.param(cls, kind, id=f"{cls.__name__}-{kind}")
   for cls in CLASSES
-  for kind in ("decoder", "classifier")
+  for kind in KINDS.get(cls, ("decoder", "classifier"))
 ]
-# A mesh (data, fsdp, tensor), or None for one device, and microbatches.
+# Sizes of `sharding.MeshShape`, or None for one device, and microbatches.
 LAYOUTS = [
   ((2, 2, 2), 2),
   (None, 2),
   (None, 4),
   ((8, 1, 1), 1),
   ((1, 4, 2), 1),
+  ((1, 2, 2, 2), 2),
 ]
+SPARSE_LAYOUTS = [((1, 2, 1, 1, 4), 2), ((2, 1, 2, 1, 2), 2), *LAYOUTS]
 LAYOUT_CASES = [
   pytest.param(
     cls,
@@ -61,11 +65,13 @@ LAYOUT_CASES = [
     *layout,
     id=f"{cls.__name__}-{kind}-{layout}",
     # A decoder takes seconds to compile: one layout by default, all if slow.
-    marks=[pytest.mark.slow] if kind == "decoder" and layout_at else [],
+    marks=[pytest.mark.slow] if kind != "classifier" and layout_at else [],
   )
   for cls in CLASSES
-  for kind in ("decoder", "classifier")
-  for layout_at, layout in enumerate(LAYOUTS)
+  for kind in KINDS.get(cls, ("decoder", "classifier"))
+  for layout_at, layout in enumerate(
+    SPARSE_LAYOUTS if kind == "sparse" else LAYOUTS
+  )
 ]
 B, T, V = 8, 8, 32
 # Compiles in half the time; the tests run each program once or twice.
@@ -93,9 +99,15 @@ def decoder(width: int, heads: int, layers: int) -> DecoderConfig:
 @functools.cache
 def models(kind: str):
   """Student and teacher of different widths, with parameters."""
-  if kind == "decoder":
+  if kind != "classifier":
     student, teacher = decoder(16, 2, 2), decoder(24, 2, 2)
-  else:
+  if kind == "sparse":
+    student = dataclasses.replace(
+      student,
+      segments=(Segment.uniform(2, sparse=True),),
+      experts=Mixture(4, 2, 12),
+    )
+  if kind == "classifier":
     student = MLPConfig(classes=V, shape=(12,), widths=(16, 8))
     teacher = MLPConfig(classes=V, shape=(12,), widths=(24, 16))
   keys = jax.random.split(jax.random.key(0), 2)
@@ -174,7 +186,7 @@ def on_mesh(cls, kind: str, shape, microbatches: int):
   places = (
     sharding.param_shardings(axes, params, mesh),
     sharding.param_shardings({"teacher": teacher.axes()}, frozen, mesh),
-    sharding.rows(mesh),
+    sharding.of_batch(batch(kind), mesh),
     sharding.replicated(mesh),
   )
   gradient = make_gradient(build(cls), kind, microbatches)
@@ -244,10 +256,11 @@ def test_accumulation_is_refused_where_it_would_change_the_loss(cls):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_teachers_get_no_gradient(cls):
   method = build(cls)
-  student, teacher, _, _ = models("classifier")
-  params, frozen = start(method, "classifier")
+  kind = KINDS.get(cls, ("classifier",))[0]
+  student, teacher, _, _ = models(kind)
+  params, frozen = start(method, kind)
   loss = step.make_loss(student, {"teacher": teacher}, method)
-  data = batch("classifier")
+  data = batch(kind)
 
   def total(frozen):
     wants = method.wants()
@@ -285,7 +298,7 @@ def test_moving_schedules_compile_once(cls):
 def test_parameters_and_state_survive_a_checkpoint(tmp_path):
   trained = {}
   for cls in CLASSES:
-    params, _ = start(build(cls), "decoder")
+    params, _ = start(build(cls), KINDS.get(cls, ("decoder",))[0])
     trained[cls.__name__] = params["method"]
   params = {"student": models("decoder")[2], "method": trained}
   assert jax.tree.leaves(trained)

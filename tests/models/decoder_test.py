@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jdistill import types
-from jdistill.models import DecoderConfig, Rope, Segment, num_params
+from jdistill.models import DecoderConfig, Mixture, Rope, Segment, num_params
 from jdistill.types import UserError
 
 PLAIN = DecoderConfig(
@@ -47,7 +47,13 @@ MIXED = dataclasses.replace(
   attention_soft_cap=2.0,
   final_soft_cap=3.0,
 )
-CONFIGS = {"plain": PLAIN, "mixed": MIXED}
+SPARSE = dataclasses.replace(
+  PLAIN,
+  segments=(Segment.uniform(1), Segment.uniform(2, window=5, sparse=True)),
+  experts=Mixture(6, 3, 20),
+  qk_norm=True,
+)
+CONFIGS = {"plain": PLAIN, "mixed": MIXED, "sparse": SPARSE}
 each_config = pytest.mark.parametrize("name", CONFIGS)
 
 
@@ -421,6 +427,7 @@ def test_a_config_compiles_once():
     ({"segments": (Segment((0, 1), (0,)),)}, "2 windows and 1 ropes"),
     ({"segments": (Segment((-1,), (0,)),)}, "windows"),
     ({"segments": ()}, "segment"),
+    ({"segments": (Segment.uniform(1, sparse=True),)}, "has no experts"),
   ],
 )
 def test_impossible_configs_are_refused(change, message):

@@ -111,27 +111,56 @@ def test_the_kernel_is_plain_attention(windows, layer, kv_heads, soft_cap):
 
 
 @pytest.mark.parametrize(
-  ("kv_heads", "mesh"),
+  ("kv_heads", "mesh", "layer"),
   [
-    pytest.param(2, (2, 1, 2), marks=pytest.mark.slow),
-    (1, (1, 2, 2)),
-    pytest.param(2, (1, 1, 8), marks=pytest.mark.slow),
-    pytest.param(2, (8, 1, 1), marks=pytest.mark.slow),
+    pytest.param(2, (2, 1, 2), 1, marks=pytest.mark.slow),
+    (1, (1, 2, 2), 1),
+    pytest.param(2, (1, 1, 8), 1, marks=pytest.mark.slow),
+    pytest.param(2, (8, 1, 1), 1, marks=pytest.mark.slow),
+    (1, (1, 1, 2, 3), 1),
+    pytest.param(2, (2, 1, 1, 3), 0, marks=pytest.mark.slow),
   ],
-  ids=["heads", "copies of a key head", "too few heads", "too few rows"],
-)
-def test_a_mesh_divides_rows_and_heads(kv_heads, mesh):
-  """Each device computes what it would alone."""
+  ids=["heads", "copies of a key head", "too few heads", "too few rows",
+       "positions in a window and heads", "rows and positions"],
+)  # fmt: skip
+def test_a_mesh_divides_rows_heads_and_positions(kv_heads, mesh, layer):
+  """Each device computes what it would alone, wherever its queries lie."""
   shape = sharding.MeshShape(*mesh)
   devices = jax.devices()[: np.prod(mesh)]
   made_mesh = sharding.make_mesh(shape, devices)
-  fn = functools.partial(by_kernel, made(0, 40), 1)
+  fn = functools.partial(by_kernel, made(0, 40), layer)
   args = inputs(kv_heads)
   expected = value_and_gradients(fn, args)
   with jax.set_mesh(made_mesh):
     found = value_and_gradients(fn, args)
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=16 * EPS)
+
+
+def test_parts_of_a_row_are_whole_blocks():
+  mesh = sharding.make_mesh(sharding.MeshShape(1, 1, 1, 2), jax.devices()[:2])
+  with jax.set_mesh(mesh), pytest.raises(UserError, match="128 x 2 parts"):
+    made(0, 40)
+
+
+@pytest.mark.parametrize(
+  ("axis", "sizes", "expected"),
+  [
+    ("tensor", (1, 2, 2), (("data", "fsdp", "expert"), "tensor", 2, 1)),
+    ("fsdp", (2, 4, 1), (("data", "expert"), "fsdp", 4, 2)),
+    (None, (1, 1, 8), (("data", "fsdp", "expert"), None, 1, 1)),
+  ],
+)
+def test_heads_go_where_the_model_says(axis, sizes, expected):
+  mesh = sharding.make_mesh(
+    sharding.MeshShape(*sizes), jax.devices()[: np.prod(sizes)]
+  )
+  plan = dataclasses.replace(made(0), heads_axis=axis)
+  with jax.set_mesh(mesh):
+    found = flash._division(
+      plan, jax.sharding.get_abstract_mesh(), (B, T, H, DH), N
+    )
+  assert (found.rows, found.heads, found.num_heads, found.copies) == expected
 
 
 DECODER = DecoderConfig(

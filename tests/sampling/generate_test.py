@@ -1,5 +1,8 @@
 # SPDX-FileCopyrightText: 2026 The jdistill Authors
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ from jdistill import types
 from jdistill.beds.markov import MarkovChain
 from jdistill.models.decoder import DecoderConfig
 from jdistill.models.rope import Rope
-from jdistill.models.spec import Segment
+from jdistill.models.spec import Mixture, Segment
 from jdistill.sampling import generate, memory
 
 LM = DecoderConfig(
@@ -184,6 +187,30 @@ def test_parameters_may_be_sharded(params):
     greedy(LM, spread, PROMPTS, max_new_tokens=6),
     greedy(LM, params, PROMPTS, max_new_tokens=6),
   )
+
+
+@pytest.mark.parametrize(
+  "context",
+  [True, pytest.param(False, marks=pytest.mark.slow)],
+  ids=["mesh set", "mesh not set"],
+)
+def test_experts_generate_divided_and_whole(context):
+  from jdistill import sharding
+
+  arch = dataclasses.replace(
+    LM,
+    segments=(Segment.uniform(1, sparse=True),),
+    experts=Mixture(4, 2, 12),
+  )
+  params = arch.init(jax.random.key(0))
+  params = jax.tree.map(lambda p: 3 * p if p.ndim > 2 else p, params)
+  expected = one_by_one(arch, params, PROMPTS[0], 5)
+  mesh = sharding.make_mesh(sharding.MeshShape(data=2, tensor=2, expert=2))
+  places = sharding.param_shardings(arch.axes(), arch.shapes(), mesh)
+  spread = jax.device_put(params, places)
+  with jax.set_mesh(mesh) if context else contextlib.nullcontext():
+    found = greedy(arch, spread, PROMPTS, max_new_tokens=5)
+  assert found[0].tolist() == expected
 
 
 @pytest.mark.parametrize(

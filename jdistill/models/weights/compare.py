@@ -12,7 +12,7 @@ from jdistill.types import UserError
 
 ELSEWHERE = (
   "attention", "dtype", "kernels", "low_rank", "remat", "segments", "ropes",
-  "query_scale",
+  "query_scale", "experts",
 )  # fmt: skip
 """Fields that say how a model is computed, or that are compared by meaning."""
 
@@ -43,7 +43,13 @@ def differences(config: DecoderConfig, other: DecoderConfig) -> list[str]:
     if field.name in ELSEWHERE:
       continue
     found += _difference(config, other, field.name)
-  for name in ("windows", "layer_ropes", "score_scale"):
+  for name in (
+    "windows",
+    "layer_ropes",
+    "score_scale",
+    "mixture",
+    "sparse_layers",
+  ):
     found += _difference(config, other, name)
   return found
 

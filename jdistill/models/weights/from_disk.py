@@ -106,13 +106,13 @@ def _stored(
   """One parameter on its devices, an int8 kernel by way of its floats."""
   if dtype != "int8":
     return _place(source, leaf, sharding, jnp.dtype(dtype))
-  if not leaf.num_in:
+  if not leaf.inputs:
     return _place(source, leaf, sharding, jnp.dtype(quantised.REST))
   place = getattr(sharding, "qvalue", sharding)
   kernel = _place(source, leaf, place, jnp.dtype(jnp.float32))
   # At once: the floats of the next one need the room.
   return jax.block_until_ready(
-    quantised.quantise(kernel, leaf.num_in, sharding)
+    quantised.quantise(kernel, leaf.inputs, sharding)
   )
 
 
@@ -129,14 +129,14 @@ def _place(
     if not leaf.stacked:
       values = layout.read_layer(source, leaf, leaf.tensors[0], index)
       return np.ascontiguousarray(values, dtype)
-    layers = range(*index[0].indices(leaf.shape[0]))
-    shape = [
-      len(range(*s.indices(n))) for s, n in zip(index, leaf.shape, strict=True)
+    bounds = [
+      range(*s.indices(n)) for s, n in zip(index, leaf.shape, strict=True)
     ]
-    values = np.empty(shape, dtype)
-    for row, layer in enumerate(layers):
-      values[row] = layout.read_layer(
-        source, leaf, leaf.tensors[layer], index[1:]
+    values = np.empty([len(b) for b in bounds], dtype)
+    for at in np.ndindex(values.shape[: leaf.stacked]):
+      entry = tuple(b[n] for b, n in zip(bounds, at, strict=False))
+      values[at] = layout.read_layer(
+        source, leaf, leaf.tensor(entry), index[leaf.stacked :]
       )
     return values
 

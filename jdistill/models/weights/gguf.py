@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading models from GGUF files (llama.cpp's format), quantised or not."""
 
+import math
 import os
 from typing import Any
 
@@ -10,14 +11,14 @@ import numpy as np
 from jdistill import gguf_file
 from jdistill.models.decoder import DecoderConfig
 from jdistill.models.rope import Rope
-from jdistill.models.spec import Segment
+from jdistill.models.spec import Mixture, Segment
 from jdistill.models.weights import layout
 from jdistill.models.weights.layout import Leaf
 from jdistill.types import UserError
 
 _CHUNK = 1 << 22  # values that are dequantised at a time
 
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3")
+FAMILIES = ("llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3")
 GEMMAS = ("gemma2", "gemma3")
 ROPE_FACTORS = "rope_freqs.weight"
 
@@ -87,6 +88,7 @@ def header_config(
   gemma = fields.family in GEMMAS
   head_dim = fields.get("attention.key_length", width // num_heads)
   windows, rope_of = _windows(fields)
+  experts = _experts(fields)
   return DecoderConfig(
     vocab_size=embedding.shape[0],
     width=width,
@@ -94,13 +96,13 @@ def header_config(
     num_heads=num_heads,
     num_kv_heads=fields.same("attention.head_count_kv"),
     head_dim=head_dim,
-    segments=(Segment(windows, rope_of),),
+    segments=(Segment(windows, rope_of, sparse=experts is not None),),
     ropes=_ropes(fields, head_dim, factors),
     activation="gelu_tanh" if gemma else "silu",
     norm_eps=fields.need_decimal("attention.layer_norm_rms_epsilon"),
     norm_plus_one=gemma,
     post_norms=gemma,
-    qk_norm=fields.family in ("qwen3", "gemma3"),
+    qk_norm=fields.family in ("qwen3", "qwen3moe", "gemma3"),
     qkv_bias=fields.family == "qwen2",
     tied="output.weight" not in header.tensors,
     embed_scale=width**0.5 if gemma else 1.0,
@@ -110,6 +112,7 @@ def header_config(
     else None,
     final_soft_cap=fields.decimal("final_logit_softcapping") if gemma else None,
     context_length=fields.need("context_length"),
+    experts=experts,
   )
 
 
@@ -124,6 +127,17 @@ def _query_scale(fields: _Fields, width: int, num_heads: int) -> float | None:
   if fields.need("block_count") == largest:
     return (width / num_heads) ** -0.5
   return None
+
+
+def _experts(fields: _Fields) -> Mixture | None:
+  """llama.cpp has them in all layers of the family, and renormalises."""
+  if fields.family != "qwen3moe":
+    return None
+  return Mixture(
+    num_experts=fields.need("expert_count"),
+    per_token=fields.need("expert_used_count"),
+    width=fields.need("expert_feed_forward_length"),
+  )
 
 
 def _windows(fields: _Fields) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -200,8 +214,8 @@ def _dequantize(
   info = header.tensors[tensor]
   kind = GGMLQuantizationType(info.ggml_type)
   data = gguf_file.tensor_bytes(header, tensor)
-  # A list of one row, or the rows.
-  data = data.reshape(info.shape[0] if len(info.shape) > 1 else 1, -1)
+  # A list of one row, or the rows, those of all experts behind each other.
+  data = data.reshape(math.prod(info.shape[:-1]), -1)
   flat = len(info.shape) == 1
   data = data if flat else data[rows]
   values = np.empty((data.shape[0], info.shape[-1]), np.float32)
@@ -245,15 +259,20 @@ class GgufSource(layout.Source):
     self.header = gguf_file.read_header(path)
     self.config = header_config(self.header, _read_rope_factors(self.header))
     self.location = str(path)
-    self.shapes = {
-      name: info.shape
-      for name, info in self.header.tensors.items()
-      if name != ROPE_FACTORS
-    }
+    self.shapes = {}
+    for name, info in self.header.tensors.items():
+      if len(info.shape) == 3:  # all experts of a layer
+        for expert in range(info.shape[0]):
+          self.shapes[f"{name}/{expert}"] = info.shape[1:]
+      elif name != ROPE_FACTORS:
+        self.shapes[name] = info.shape
 
   def read(self, tensor: str, rows: slice) -> np.ndarray:
-    """Some rows of a tensor, float32."""
-    return _dequantize(self.header, tensor, rows)
+    """Some rows of a tensor, or of an expert's part of one, float32."""
+    name, _, expert = tensor.partition("/")
+    first = int(expert) * self.header.tensors[name].shape[1] if expert else 0
+    rows = slice(first + rows.start, first + rows.stop)
+    return _dequantize(self.header, name, rows)
 
   def mend(self, leaf: Leaf, values: np.ndarray) -> np.ndarray:
     """Rotate-half order of query and key rows; norms without the one."""

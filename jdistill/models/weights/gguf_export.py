@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing models as GGUF files, for llama.cpp and what is built on it."""
 
+import itertools
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -130,6 +132,12 @@ def _metadata(config: DecoderConfig, family: str) -> dict[str, Any]:
       "rope.scaling.type": "linear",
       "rope.scaling.factor": rope.factor,
     }
+  if family == "qwen3moe" and config.experts is not None:
+    fields |= {
+      "expert_count": config.experts.num_experts,
+      "expert_used_count": config.experts.per_token,
+      "expert_feed_forward_length": config.experts.width,
+    }
   if family in gguf.GEMMAS:
     fields["attention.sliding_window"] = max(config.windows)
     caps = {
@@ -194,10 +202,12 @@ def _write(
   leaves = layout.leaves(config, "gguf")
   for leaf in leaves:
     stored = _stored(leaf, kind)
-    for tensor in leaf.tensors:
-      nbytes = _nbytes(leaf.layer_size, stored)
+    experts = leaf.shape[1:2] if leaf.stacked == 2 else ()
+    for tensor in dict.fromkeys(map(_whole, leaf.tensors)):
+      shape = (*experts, *leaf.file_shape)
+      nbytes = _nbytes(math.prod(shape), stored)
       writer.add_tensor_info(
-        tensor, leaf.file_shape, np.dtype(np.float32), nbytes, stored
+        tensor, shape, np.dtype(np.float32), nbytes, stored
       )
   factors = _rope_factors(config)
   if factors is not None:
@@ -208,16 +218,26 @@ def _write(
   writer.write_kv_data_to_file()
   writer.write_ti_data_to_file()
   family = writer.arch
-  for leaf, tensor, values in _tensors(config, leaves, params, family):
-    writer.write_tensor_data(_encode(leaf, kind, values, f"{where}: {tensor}"))
+  parts = _tensors(config, leaves, params, family)
+  for tensor, found in itertools.groupby(parts, lambda part: _whole(part[1])):
+    data = [
+      _encode(leaf, kind, values, f"{where}: {tensor}")
+      for leaf, _, values in found
+    ]
+    writer.write_tensor_data(data[0] if len(data) == 1 else np.stack(data))
   if factors is not None:
     writer.write_tensor_data(factors)
+
+
+def _whole(tensor: str) -> str:
+  """The file's tensor, which has all experts of a layer."""
+  return tensor.partition("/")[0]
 
 
 def _stored(leaf: layout.Leaf, kind: Kind) -> "GGMLQuantizationType":
   from gguf import GGMLQuantizationType as Stored
 
-  if len(leaf.file_shape) == 1 or kind == "f32":
+  if len(leaf.file_shape) == 1 or kind == "f32" or leaf.exact:
     return Stored.F32
   if kind == "q8_0" and leaf.file_shape[-1] % _BLOCK == 0:
     return Stored.Q8_0
@@ -254,11 +274,7 @@ def _tensors(
   family: str,
 ) -> Iterator[tuple[layout.Leaf, str, np.ndarray]]:
   """Each tensor in the file's layout, float32."""
-  arrays = dict(layout.walk(params))
-  for leaf in leaves:
-    array = arrays[leaf.path]
-    for layer, tensor in enumerate(leaf.tensors):
-      values = np.asarray(array[layer] if leaf.stacked else array, np.float32)
-      values = layout.file_values(leaf, values)
-      values = gguf.to_file(leaf, values, family, config.norm_plus_one)
-      yield leaf, tensor, np.ascontiguousarray(values.reshape(leaf.file_shape))
+  for leaf, tensor, values in layout.tensors(leaves, params):
+    values = values.astype(np.float32)
+    values = gguf.to_file(leaf, values, family, config.norm_plus_one)
+    yield leaf, tensor, np.ascontiguousarray(values.reshape(leaf.file_shape))

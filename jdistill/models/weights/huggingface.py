@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from jdistill import types
@@ -60,7 +59,7 @@ class HuggingFaceSource(layout.Source):
     self.config = read_config(directory)
     self.location = str(directory)
     self.shapes: dict[str, tuple[int, ...]] = {}
-    self._stored: dict[str, tuple[Any, str]] = {}
+    self._stored: dict[str, tuple[Any, str, tuple[Any, ...]]] = {}
     for file in _files(directory):
       self._add(file)
 
@@ -75,8 +74,8 @@ class HuggingFaceSource(layout.Source):
         " download?)"
       ) from None
     for stored in opened.keys():  # noqa: SIM118 (not a dict)
-      name = self._public(stored)
-      if name is None:
+      whole = self._public(stored)
+      if whole is None:
         continue
       piece = opened.get_slice(stored)
       if piece.get_dtype() not in _FLOATS:
@@ -84,10 +83,11 @@ class HuggingFaceSource(layout.Source):
           f"{file}: tensor {stored!r} is {piece.get_dtype()}; expected one of"
           f" {', '.join(_FLOATS)}"
         )
-      if name in self.shapes:
-        raise UserError(f"{file}: tensor {stored!r} is in another file too")
-      self.shapes[name] = tuple(piece.get_shape())
-      self._stored[name] = opened, stored
+      for name, shape, at in _parts(whole, tuple(piece.get_shape())):
+        if name in self.shapes:
+          raise UserError(f"{file}: tensor {stored!r} is in another file too")
+        self.shapes[name] = shape
+        self._stored[name] = opened, stored, at
 
   def _public(self, stored: str) -> str | None:
     """The tensor's name in a model of text alone; None if it has no use."""
@@ -106,13 +106,40 @@ class HuggingFaceSource(layout.Source):
 
   def read(self, tensor: str, rows: slice) -> np.ndarray:
     """Some rows of a tensor, in the dtype of the file."""
-    opened, stored = self._stored[tensor]
-    return opened.get_slice(stored)[rows]
+    opened, stored, at = self._stored[tensor]
+    if not at:
+      return opened.get_slice(stored)[rows]
+    expert, first = at
+    part = opened.get_slice(stored)[
+      expert : expert + 1, first + rows.start : first + rows.stop
+    ]
+    return part[0]
 
   def mend(self, leaf: layout.Leaf, values: np.ndarray) -> np.ndarray:
     """Values are kept as they are used."""
     del leaf
     return values
+
+
+def _parts(
+  name: str, shape: tuple[int, ...]
+) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+  """What a tensor consists of: a name each, its shape, where it begins.
+
+  transformers 5 computes with one tensor for all experts of a layer, gate and
+  up one after the other, and can write them so; a tensor for each is usual.
+  """
+  prefix, _, kind = name.rpartition(".")
+  names = {"gate_up_proj": ("gate", "up"), "down_proj": ("down",)}.get(kind, ())
+  if not prefix.endswith(".mlp.experts") or not names or len(shape) != 3:
+    yield name, shape, ()
+    return
+  num_experts, outputs, inputs = shape
+  outputs //= len(names)
+  for expert in range(num_experts):
+    for n, part in enumerate(names):
+      public = f"{prefix}.{expert}.{part}_proj.weight"
+      yield public, (outputs, inputs), (expert, n * outputs)
 
 
 def _files(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -199,21 +226,21 @@ def _write_json(file: pathlib.Path, fields: Mapping[str, Any]) -> None:
 
 def _shards(
   config: DecoderConfig, shard_bytes: int, itemsize: int
-) -> list[list[tuple[layout.Leaf, int]]]:
-  """(parameter, layer) pairs, dealt to files in the order of the model."""
+) -> list[list[tuple[layout.Leaf, str]]]:
+  """(parameter, tensor) pairs, dealt to files in the order of the model."""
   pairs = [
-    (leaf, layer)
+    (leaf, tensor)
     for leaf in layout.leaves(config, "huggingface")
-    for layer in range(len(leaf.tensors))
+    for tensor in leaf.tensors
   ]
-  shards: list[list[tuple[layout.Leaf, int]]] = [[]]
+  shards: list[list[tuple[layout.Leaf, str]]] = [[]]
   size = 0
-  for leaf, layer in pairs:
-    if shards[-1] and size + leaf.layer_size * itemsize > shard_bytes:
+  for leaf, tensor in pairs:
+    if shards[-1] and size + leaf.size * itemsize > shard_bytes:
       shards.append([])
       size = 0
-    shards[-1].append((leaf, layer))
-    size += leaf.layer_size * itemsize
+    shards[-1].append((leaf, tensor))
+    size += leaf.size * itemsize
   return shards
 
 
@@ -224,15 +251,16 @@ def _write_weights(
   shard_bytes: int,
 ) -> None:
   arrays = dict(layout.walk(params))
-  itemsize = next(iter(arrays.values())).dtype.itemsize
-  shards = _shards(config, shard_bytes, itemsize)
+  dtype = next(iter(arrays.values())).dtype
+  shards = _shards(config, shard_bytes, dtype.itemsize)
+  tensors = layout.tensors(layout.leaves(config, "huggingface"), params)
   weight_map = {}
   for number, pairs in enumerate(shards, 1):
     name = _SINGLE
     if len(shards) > 1:
       name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-    _write_safetensors(directory / name, pairs, arrays)
-    weight_map |= {leaf.tensors[layer]: name for leaf, layer in pairs}
+    _write_safetensors(directory / name, pairs, dtype, tensors)
+    weight_map |= {tensor: name for _, tensor in pairs}
   if len(shards) > 1:
     total = sum(leaf.nbytes for leaf in arrays.values())
     _write_json(
@@ -243,20 +271,20 @@ def _write_weights(
 
 def _write_safetensors(
   file: pathlib.Path,
-  pairs: Sequence[tuple[layout.Leaf, int]],
-  arrays: Mapping[tuple[str, ...], jax.Array],
+  pairs: Sequence[tuple[layout.Leaf, str]],
+  dtype: np.dtype,
+  tensors: Iterator[tuple[layout.Leaf, str, np.ndarray]],
 ) -> None:
-  """One safetensors file, one tensor in memory at a time.
+  """One safetensors file of the next tensors, one in memory at a time.
 
   The format is the length of a JSON header (8 bytes), the header, and the
   tensors' bytes; the library's own writer wants all tensors at once.
   """
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
   at = 0
-  for leaf, layer in pairs:
-    dtype = arrays[leaf.path].dtype
-    end = at + leaf.layer_size * dtype.itemsize
-    header[leaf.tensors[layer]] = {
+  for leaf, tensor in pairs:
+    end = at + leaf.size * dtype.itemsize
+    header[tensor] = {
       "dtype": _NAMES[str(dtype)],
       "shape": leaf.file_shape,
       "data_offsets": [at, end],
@@ -267,16 +295,8 @@ def _write_safetensors(
   part = file.with_name(file.name + ".part")
   with open(part, "wb") as out:
     out.write(len(text).to_bytes(8, "little") + text)
-    for tensor in _tensors(pairs, arrays):
-      out.write(tensor.tobytes())
+    for _, tensor in pairs:
+      _, name, values = next(tensors)
+      assert name == tensor
+      out.write(values.tobytes())
   os.replace(part, file)
-
-
-def _tensors(
-  pairs: Sequence[tuple[layout.Leaf, int]],
-  arrays: Mapping[tuple[str, ...], jax.Array],
-) -> Iterator[np.ndarray]:
-  for leaf, layer in pairs:
-    array = arrays[leaf.path]
-    values = np.asarray(array[layer] if leaf.stacked else array)
-    yield layout.file_values(leaf, values).reshape(leaf.file_shape)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from jdistill.models.decoder import DecoderConfig
 from jdistill.models.rope import Rope
-from jdistill.models.spec import Segment
+from jdistill.models.spec import Mixture, Segment
 from jdistill.types import UserError
 
 CLASSES = {
@@ -19,6 +19,7 @@ CLASSES = {
   "mistral": "MistralForCausalLM",
   "qwen2": "Qwen2ForCausalLM",
   "qwen3": "Qwen3ForCausalLM",
+  "qwen3_moe": "Qwen3MoeForCausalLM",
   "gemma2": "Gemma2ForCausalLM",
   "gemma3_text": "Gemma3ForCausalLM",
 }
@@ -41,6 +42,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "max_position_embeddings": 32_768,
     "sliding_window": 4096,
     "head_dim": 128,
+  },
+  "qwen3_moe": {
+    "max_position_embeddings": 32_768,
+    "sliding_window": 4096,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_experts_per_tok": 8,
+    "norm_topk_prob": False,
+    "decoder_sparse_step": 1,
   },
   "gemma2": {
     **_GEMMA,
@@ -144,6 +154,7 @@ def parse(fields: Mapping[str, Any], where: str) -> DecoderConfig:
   width = reader.number("hidden_size")
   num_heads = reader.number("num_attention_heads")
   windows = _windows(reader)
+  experts, sparse = _experts(reader, len(windows))
   ropes, local = _ropes(reader)
   scalar = reader.get("query_pre_attn_scalar") if gemma else None
   floats = (float, int)
@@ -154,15 +165,20 @@ def parse(fields: Mapping[str, Any], where: str) -> DecoderConfig:
     num_heads=num_heads,
     num_kv_heads=reader.get("num_key_value_heads", num_heads),
     head_dim=reader.get("head_dim", width // num_heads),
-    segments=(
-      Segment(windows, tuple(local if window else 0 for window in windows)),
+    segments=tuple(
+      Segment(
+        windows[run.start : run.stop],
+        tuple(local if windows[n] else 0 for n in run),
+        sparse[run.start],
+      )
+      for run in _runs(sparse)
     ),
     ropes=ropes,
     activation=known[activation],
     norm_eps=float(reader.number("rms_norm_eps", floats)),
     norm_plus_one=gemma,
     post_norms=gemma,
-    qk_norm=reader.family in ("qwen3", "gemma3_text"),
+    qk_norm=reader.family in ("qwen3", "qwen3_moe", "gemma3_text"),
     qkv_bias=reader.family == "qwen2",
     tied=bool(reader.get("tie_word_embeddings")),
     embed_scale=width**0.5 if gemma else 1.0,
@@ -170,7 +186,39 @@ def parse(fields: Mapping[str, Any], where: str) -> DecoderConfig:
     attention_soft_cap=reader.get("attn_logit_softcapping") if gemma else None,
     final_soft_cap=reader.get("final_logit_softcapping") if gemma else None,
     context_length=reader.number("max_position_embeddings"),
+    experts=experts,
   )
+
+
+def _experts(
+  reader: _Reader, num_layers: int
+) -> tuple[Mixture | None, tuple[bool, ...]]:
+  """The experts of a family that has them, and for each layer if it does."""
+  if reader.family != "qwen3_moe":
+    return None, (False,) * num_layers
+  # transformers 4 and 5 spell it differently; 128 is the default of both.
+  names = [n for n in ("num_experts", "num_local_experts") if reader.get(n)]
+  mixture = Mixture(
+    num_experts=reader.number(names[0]) if names else 128,
+    per_token=reader.number("num_experts_per_tok"),
+    width=reader.number("moe_intermediate_size"),
+    renormalise=bool(reader.get("norm_topk_prob")),
+  )
+  step, dense = (
+    reader.number("decoder_sparse_step"),
+    reader.get("mlp_only_layers", ()),
+  )
+  return mixture, tuple(
+    n not in dense and (n + 1) % step == 0 for n in range(num_layers)
+  )
+
+
+def _runs(sparse: tuple[bool, ...]) -> list[range]:
+  """Neighbouring layers that are alike."""
+  starts = [n for n, s in enumerate(sparse) if n == 0 or sparse[n - 1] != s]
+  return [
+    range(a, b) for a, b in zip(starts, [*starts[1:], len(sparse)], strict=True)
+  ]
 
 
 def _windows(reader: _Reader) -> tuple[int, ...]:
@@ -183,6 +231,8 @@ def _windows(reader: _Reader) -> tuple[int, ...]:
     return (window,) * num_layers
   if reader.family.startswith("qwen") and not reader.get("use_sliding_window"):
     window = 0
+  if reader.family == "qwen3_moe":
+    return (window,) * num_layers
   kinds = reader.get("layer_types")
   if kinds is None:
     kinds = [

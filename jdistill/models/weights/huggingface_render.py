@@ -71,6 +71,8 @@ def _fields(config: DecoderConfig, family: str) -> dict[str, Any]:
   fields[name] = activation[config.activation]
   if family == "llama":
     fields["mlp_bias"] = False
+  if family == "qwen3_moe":
+    fields |= _expert_fields(config)
   if family in GEMMAS:
     fields |= {
       "query_pre_attn_scalar": round(config.score_scale**-2),
@@ -78,6 +80,22 @@ def _fields(config: DecoderConfig, family: str) -> dict[str, Any]:
       "final_logit_softcapping": config.final_soft_cap,
     }
   return fields | _window_fields(config, family) | _rope_fields(config, family)
+
+
+def _expert_fields(config: DecoderConfig) -> dict[str, Any]:
+  mixture, sparse = config.experts, config.sparse_layers
+  if mixture is None:  # the nearest that this family can say
+    return {"mlp_only_layers": list(range(len(sparse)))}
+  return {
+    # transformers 4 reads the first name, 5 writes the second.
+    "num_experts": mixture.num_experts,
+    "num_local_experts": mixture.num_experts,
+    "num_experts_per_tok": mixture.per_token,
+    "moe_intermediate_size": mixture.width,
+    "norm_topk_prob": mixture.renormalise,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [n for n, s in enumerate(sparse) if not s],
+  }
 
 
 def _window_fields(config: DecoderConfig, family: str) -> dict[str, Any]:
@@ -89,6 +107,8 @@ def _window_fields(config: DecoderConfig, family: str) -> dict[str, Any]:
     return fields
   if family.startswith("qwen"):
     fields["use_sliding_window"] = bool(local)
+    if family == "qwen3_moe":
+      return fields
   elif not local:
     fields["sliding_window"] = 4096  # no layer reads it, but it must be there
   kinds = [LOCAL if window else GLOBAL for window in config.windows]

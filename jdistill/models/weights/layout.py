@@ -9,7 +9,7 @@ Files keep matrices as [outputs, inputs] with heads flattened; parameters are
 import abc
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -24,13 +24,15 @@ Format = Literal["huggingface", "gguf"]
 class Rule:
   """A parameter's name in either format.
 
-  `num_in` axes of the parameter (layers aside) are inputs and lie last in the
-  file; 0 for what is kept as it is. `{}` stands for the layer.
+  `num_in` axes of the parameter (layers and experts aside) are inputs and lie
+  last in the file; 0 for what is kept as it is. `{}` stands for the expert.
+  What is `exact` is never stored as int8.
   """
 
   huggingface: str
   gguf: str
   num_in: int = 0
+  exact: bool = False
 
 
 _RULES = {
@@ -62,7 +64,19 @@ _RULES = {
   "mlp/gate/kernel": Rule("mlp.gate_proj.weight", "ffn_gate.weight", 1),
   "mlp/up/kernel": Rule("mlp.up_proj.weight", "ffn_up.weight", 1),
   "mlp/down/kernel": Rule("mlp.down_proj.weight", "ffn_down.weight", 1),
+  "mlp/router/kernel": Rule(
+    "mlp.gate.weight", "ffn_gate_inp.weight", 1, exact=True
+  ),
 }
+
+_EXPERTS = {
+  f"mlp/{name}/kernel": Rule(
+    f"mlp.experts.{{}}.{name}_proj.weight", f"ffn_{name}_exps.weight/{{}}", 1
+  )
+  for name in ("gate", "up", "down")
+}
+"""A tensor for each expert; a source whose file has one for all names its
+parts so."""
 
 # Where a layer has two norms to each branch, Hugging Face calls the second
 # branch's first norm by another name.
@@ -74,13 +88,18 @@ _MLP_NORM = {
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-  """A parameter: its path, its shape, and the tensors that it is made of."""
+  """A parameter: its path, its shape, and the tensors that it is made of.
+
+  It is `stacked` over so many axes in front, 1 for layers and 2 for experts in
+  layers, with a tensor for each entry, the last axis fastest.
+  """
 
   path: tuple[str, ...]
   shape: tuple[int, ...]
-  stacked: bool
-  tensors: tuple[str, ...]  # one a layer, or one
+  stacked: int
+  tensors: tuple[str, ...]
   num_in: int
+  exact: bool = False
 
   @property
   def key(self) -> str:
@@ -89,13 +108,29 @@ class Leaf:
 
   @property
   def inner(self) -> tuple[int, ...]:
-    """The shape of one layer of it."""
-    return self.shape[1:] if self.stacked else self.shape
+    """The shape of what is in one tensor."""
+    return self.shape[self.stacked :]
 
   @property
-  def layer_size(self) -> int:
-    """The number of values of one layer of it."""
+  def size(self) -> int:
+    """The number of values of one tensor."""
     return math.prod(self.inner)
+
+  @property
+  def inputs(self) -> tuple[int, ...]:
+    """The input axes of what can be stored as int8, else none."""
+    return (
+      ()
+      if self.exact
+      else tuple(range(self.stacked, self.stacked + self.num_in))
+    )
+
+  def tensor(self, entry: tuple[int, ...]) -> str:
+    """The tensor of one layer, or of one expert in a layer."""
+    at = 0
+    for index, size in zip(entry, self.shape, strict=False):
+      at = at * size + index
+    return self.tensors[at]
 
   @property
   def file_shape(self) -> tuple[int, ...]:
@@ -119,16 +154,20 @@ def leaves(config: DecoderConfig, file_format: Format) -> list[Leaf]:
     stacked = path[0].startswith("segment_")
     key = "/".join(path[1:] if stacked else path)
     rule = _MLP_NORM[config.post_norms] if key == "mlp_norm/scale" else None
-    rule = rule or _RULES[key]
-    name = getattr(rule, file_format)
+    segment = int(path[0].removeprefix("segment_")) if stacked else 0
+    experts = stacked and config.segments[segment].sparse and key in _EXPERTS
+    rule = _EXPERTS[key] if experts else rule or _RULES[key]
+    names = (getattr(rule, file_format),)
+    if experts:
+      names = tuple(names[0].format(n) for n in range(shape.shape[1]))
     if stacked:
       prefix = "model.layers." if file_format == "huggingface" else "blk."
-      first = config.offsets[int(path[0].removeprefix("segment_"))]
+      first = config.offsets[segment]
       numbers = range(first, first + shape.shape[0])
-      names = tuple(f"{prefix}{n}.{name}" for n in numbers)
-    else:
-      names = (name,)
-    found.append(Leaf(path, shape.shape, stacked, names, rule.num_in))
+      names = tuple(f"{prefix}{n}.{name}" for n in numbers for name in names)
+    found.append(
+      Leaf(path, shape.shape, stacked + experts, names, rule.num_in, rule.exact)
+    )
   return sorted(found, key=lambda leaf: -math.prod(leaf.shape))
 
 
@@ -166,7 +205,7 @@ class Source(abc.ABC):
 def read_layer(
   source: Source, leaf: Leaf, tensor: str, index: tuple[slice, ...]
 ) -> np.ndarray:
-  """One layer of a parameter, or the part of it that `index` names."""
+  """What a parameter has of a tensor, or the part of it that `index` names."""
   num_in, inner = leaf.num_in, leaf.inner
   bounds = [range(*s.indices(n)) for s, n in zip(index, inner, strict=True)]
   order = [*range(num_in, len(inner)), *range(num_in)]  # as in the file
@@ -187,7 +226,24 @@ def read_layer(
   return values.transpose(back)
 
 
-def file_values(leaf: Leaf, values: np.ndarray) -> np.ndarray:
-  """One layer of a parameter with axes in the file's order, still apart."""
+def tensors(
+  leaves: Iterable[Leaf], params: types.PyTree
+) -> Iterator[tuple[Leaf, str, np.ndarray]]:
+  """The tensors of parameters, axes in the file's order but still apart.
+
+  One layer of one parameter is on the host at a time.
+  """
+  arrays = dict(walk(params))
+  for leaf in leaves:
+    array = arrays[leaf.path]
+    layers = leaf.shape[0] if leaf.stacked else 1
+    names = iter(leaf.tensors)
+    for layer in range(layers):
+      values = np.asarray(array[layer] if leaf.stacked else array)
+      for part in values.reshape(-1, *leaf.inner):
+        yield leaf, next(names), _file_values(leaf, part)
+
+
+def _file_values(leaf: Leaf, values: np.ndarray) -> np.ndarray:
   num_in = leaf.num_in
   return values.transpose([*range(num_in, values.ndim), *range(num_in)])

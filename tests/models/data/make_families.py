@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes families.json and families.npz: logits of tiny random models.
 
-Run with torch and transformers (made with 2.13.0 and 5.23.0):
+Run with torch and transformers (made with 2.13.0 and 5.23.0; qwen3_moe
+with 5.24.0):
 
     python tests/models/data/make_families.py
 
@@ -52,6 +53,18 @@ FAMILIES = {
   "qwen3": transformers.Qwen3Config(
     **{**SMALL, "head_dim": 12}, tie_word_embeddings=True
   ),
+  "qwen3_moe": transformers.Qwen3MoeConfig(
+    **{**SMALL, "num_hidden_layers": 4},
+    num_experts=6,
+    num_experts_per_tok=3,
+    moe_intermediate_size=20,
+    norm_topk_prob=True,
+    decoder_sparse_step=2,
+    mlp_only_layers=[1],
+  ),
+  "qwen3_moe_all": transformers.Qwen3MoeConfig(
+    **SMALL, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
+  ),
   # Caps and query scale so low that leaving one out shows.
   "gemma2": transformers.Gemma2Config(
     **SMALL,
@@ -83,6 +96,21 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
   return (values + name.endswith("norm.weight")).astype(np.float32)
 
 
+def as_written(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+  """Views of the tensors that are written, one for each expert."""
+  found = {}
+  for key, value in state.items():
+    prefix, _, kind = key.rpartition(".")
+    if not prefix.endswith(".mlp.experts"):
+      found[key] = value
+      continue
+    for expert, part in enumerate(value):
+      names = ("gate", "up") if kind == "gate_up_proj" else ("down",)
+      for name, tensor in zip(names, part.chunk(len(names)), strict=True):
+        found[f"{prefix}.{expert}.{name}_proj.weight"] = tensor
+  return found
+
+
 def main() -> None:
   ids = np.random.RandomState(0).randint(0, SMALL["vocab_size"], (1, 24))
   described, arrays = {}, {"ids": ids.astype(np.int32)}
@@ -90,7 +118,7 @@ def main() -> None:
     model = transformers.AutoModelForCausalLM.from_config(
       config, attn_implementation="eager"
     ).eval()
-    state = model.state_dict()
+    state = as_written(model.state_dict())
     if config.tie_word_embeddings:
       del state["lm_head.weight"]
     shapes = {key: tuple(value.shape) for key, value in state.items()}

@@ -136,6 +136,37 @@ def test_sharded_files(tmp_path):
   assert_same_bits(params, back)
 
 
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_moe_all"])
+def test_one_tensor_for_all_experts_of_a_layer(family, tmp_path):
+  """As transformers 5 computes with them, and writes them if it is told to."""
+  for name in ("apart", "fused"):
+    (tmp_path / name).mkdir()
+  location = write(family, tmp_path / "apart")
+  fused, parts = {}, {}
+  for name, shape in FAMILIES[family]["tensors"].items():
+    prefix, found, rest = name.partition(".mlp.experts.")
+    if not found:
+      fused[name] = draw(name, shape)
+      continue
+    expert, kind, _ = rest.split(".")
+    parts.setdefault(prefix, {})[kind, int(expert)] = draw(name, shape)
+  for prefix, experts in parts.items():
+    count = len(experts) // 3
+    rows = lambda kind, experts=experts, count=count: np.stack(  # noqa: E731
+      [experts[f"{kind}_proj", n] for n in range(count)]
+    )
+    both = np.concatenate([rows("gate"), rows("up")], axis=1)
+    fused[f"{prefix}.mlp.experts.gate_up_proj"] = both
+    fused[f"{prefix}.mlp.experts.down_proj"] = rows("down")
+  assert parts
+  save_file(fused, tmp_path / "fused" / "model.safetensors")
+  text = json.dumps(FAMILIES[family]["config"])
+  (tmp_path / "fused" / "config.json").write_text(text)
+  _, expected = weights.load(location)
+  _, params = weights.load(located("huggingface", tmp_path / "fused"))
+  assert_same_bits(expected, params)
+
+
 @each_family
 def test_parts_land_on_their_devices(family, tmp_path):
   location = write(family, tmp_path)
@@ -150,6 +181,7 @@ def test_parts_land_on_their_devices(family, tmp_path):
     "mlp": "b",
     "vocab": "b",
     "head_dim": "c",
+    "expert": "c",
   }
   shardings = jax.tree.map(
     lambda names: jax.sharding.NamedSharding(
@@ -201,5 +233,10 @@ def test_transformers_loads_what_is_exported(family, tmp_path):
 
 
 def type_name(family):
-  names = {"llama3": "LlamaConfig", "gemma3": "Gemma3TextConfig"}
+  names = {
+    "llama3": "LlamaConfig",
+    "gemma3": "Gemma3TextConfig",
+    "qwen3_moe": "Qwen3MoeConfig",
+    "qwen3_moe_all": "Qwen3MoeConfig",
+  }
   return names.get(family, f"{family.title()}Config")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jdistill import gguf_file, refs, types
-from jdistill.models import DecoderConfig, Rope, Segment, weights
+from jdistill.models import DecoderConfig, Mixture, Rope, Segment, weights
 from jdistill.types import UserError
 
 VOCAB = 64
@@ -46,6 +46,13 @@ GEMMA2 = dataclasses.replace(
   final_soft_cap=3.0,
   segments=(Segment((4, 0, 4), (0, 0, 0)),),
 )
+QWEN3MOE = dataclasses.replace(
+  LLAMA,
+  qk_norm=True,
+  tied=False,
+  segments=(Segment.uniform(3, sparse=True),),
+  experts=Mixture(6, 2, 32),
+)
 CONFIGS = {
   "llama": LLAMA,
   "llama3": dataclasses.replace(
@@ -56,6 +63,7 @@ CONFIGS = {
   ),
   "qwen2": dataclasses.replace(LLAMA, qkv_bias=True),
   "qwen3": dataclasses.replace(LLAMA, qk_norm=True, tied=False),
+  "qwen3moe": QWEN3MOE,
   "gemma2": GEMMA2,
   "gemma3": dataclasses.replace(
     GEMMA2,
@@ -143,9 +151,49 @@ def test_file_is_well_formed(tmp_path):
   assert path.stat().st_size % gguf_file.read_header(path).alignment == 0
 
 
+def test_experts_of_a_layer_are_one_tensor(tmp_path):
+  import gguf
+
+  path, params = tmp_path / "model.gguf", random_params(QWEN3MOE)
+  weights.save_gguf(path, QWEN3MOE, params, TOKENIZER, kind="q8_0")
+  names = gguf.MODEL_TENSORS[gguf.MODEL_ARCH.QWEN3MOE]
+  known = {gguf.TENSOR_NAMES[n].format(bid=1) + ".weight" for n in names}
+  reader = gguf.GGUFReader(path)
+  found = {t.name: t for t in reader.tensors}
+  assert {n for n in found if n.startswith("blk.1.")} <= known
+  gate = found["blk.1.ffn_gate_exps.weight"]
+  assert (gate.tensor_type.name, gate.shape.tolist()) == ("Q8_0", [32, 32, 6])
+  assert found["blk.1.ffn_gate_inp.weight"].tensor_type.name == "F32"
+  for key, value in (
+    (gguf.Keys.LLM.EXPERT_COUNT, 6),
+    (gguf.Keys.LLM.EXPERT_USED_COUNT, 2),
+    (gguf.Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, 32),
+  ):
+    assert reader.fields[key.format(arch="qwen3moe")].contents() == value
+  _, back = weights.load(located(path))
+  kernel = params["segment_0"]["mlp"]["down"]["kernel"]
+  gap = np.abs(kernel - back["segment_0"]["mlp"]["down"]["kernel"])
+  assert gap.max() <= np.abs(kernel).max() / 127
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
+    (
+      {
+        "segments": (Segment.uniform(1), Segment.uniform(2, sparse=True)),
+        "experts": Mixture(4, 2, 16),
+      },
+      "sparse_layers",
+    ),
+    (
+      {
+        "qk_norm": True,
+        "segments": (Segment.uniform(3, sparse=True),),
+        "experts": Mixture(4, 2, 16, renormalise=False),
+      },
+      "qwen3moe, differs in mixture",
+    ),
     ({"segments": (Segment.uniform(3, window=4),)}, "windows"),
     ({"post_norms": True}, "post_norms"),
     ({"query_scale": 0.5}, "score_scale"),
@@ -177,11 +225,12 @@ def test_refuses_to_overwrite_and_bad_input(tmp_path):
 
 # The reader of transformers knows nothing of rope factors and of linear
 # scaling, and takes what a family's best-known model has for the query scale,
-# the caps and the size of a head.
+# the caps, the size of a head and the width of experts.
 READABLE = {
   "llama": {},
   "qwen2": {},
   "qwen3": {"head_dim": 128},
+  "qwen3moe": {"head_dim": 128, "experts": Mixture(6, 2, 768)},
   "gemma2": {
     "head_dim": 256,
     "attention_soft_cap": 50.0,
