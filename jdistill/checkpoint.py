@@ -2,15 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: train state and data position together, by Orbax."""
 
+import contextlib
+import errno
 import json
 import math
+import os
 import pathlib
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from jdistill import paths, types
+from jdistill import digests, distributed, paths, types
+
+_DIGESTS = "digests"
+"""Of the arrays of a checkpoint, beside the position of the data."""
 
 
 class Restored(NamedTuple):
@@ -25,7 +33,8 @@ class Checkpoints:
   """The checkpoints of one run: written asynchronously and atomically.
 
   Args:
-    directory: where they live; created when missing unless `read_only`.
+    directory: where they live, of `workdir.checkpoints`; created when missing
+      unless `read_only`.
     keep: how many of the newest stay.
     best: a metric whose lowest value also keeps its checkpoint, or None.
     read_only: never write or clean up.
@@ -33,13 +42,14 @@ class Checkpoints:
 
   def __init__(
     self,
-    directory: pathlib.Path,
+    directory: os.PathLike[str],
     *,
     keep: int = 2,
     best: str | None = None,
     read_only: bool = False,
   ):
     import orbax.checkpoint as ocp
+    from etils import epath
     from orbax.checkpoint import checkpoint_managers as managers
 
     policies: list[managers.PreservationPolicy] = [managers.LatestN(keep)]
@@ -63,7 +73,7 @@ class Checkpoints:
     self._ocp = ocp
     self._damaged: set[int] = set()
     self._manager = ocp.CheckpointManager(
-      pathlib.Path(directory).absolute(), options=options
+      epath.Path(directory), options=options
     )
 
   def save(
@@ -85,7 +95,9 @@ class Checkpoints:
       return
     args = self._ocp.args.Composite(
       state=self._ocp.args.StandardSave(state),
-      position=self._ocp.args.JsonSave(position),
+      position=self._ocp.args.JsonSave(
+        {_DIGESTS: digests.of(state), **position}
+      ),
     )
     self._manager.save(step, args=args, metrics=metrics, force=True)
 
@@ -104,16 +116,23 @@ class Checkpoints:
       state=self._ocp.args.StandardRestore(like),
       position=self._ocp.args.JsonRestore(),
     )
-    where = pathlib.Path(self._manager.directory) / str(step)
+    where = self._manager.directory / str(step)
+    found: Restored | None = None
+    cause: Exception | None = None
     try:
-      _check_layout(where, like)
-      found: Any = self._manager.restore(step, args=args)
+      distributed.decide(lambda: _check_layout(where, like))
+      read: Any = self._manager.restore(step, args=args)
+      found = Restored(step, read.state, dict(read.position))
+      _check_content(found.state, found.position.pop(_DIGESTS, {}))
     except types.UserError:  # whole, but of another layout: it stays
       raise
     except Exception as error:
+      cause = error
+    if not distributed.all_of(cause is None) or found is None:
       self._damaged.add(step)
-      raise _unreadable(where, error) from error
-    return Restored(step, found.state, found.position)
+      cause = cause or OSError("another process cannot read its part")
+      raise _unreadable(where, cause) from cause
+    return found
 
   def reached_preemption(self, step: int) -> bool:
     """True on all processes at the same step once one of them got SIGTERM."""
@@ -132,18 +151,19 @@ class Checkpoints:
     self.close()
 
 
-def restore_params(directory: pathlib.Path, step: int, like: types.PyTree):
+def restore_params(directory: os.PathLike[str], step: int, like: types.PyTree):
   """The student's parameters alone, of the checkpoint of one step.
 
   Args:
-    directory: a run's `checkpoints/`.
+    directory: a run's, of `workdir.checkpoints`.
     step: which.
     like: shapes with dtypes and shardings.
   Raises: UserError if it is damaged or has other parameters than `like`.
   """
   import orbax.checkpoint as ocp
+  from etils import epath
 
-  where = pathlib.Path(directory).absolute() / str(step)
+  where = epath.Path(directory) / str(step)
   item = {"params": {"student": like}}
   restore_args = jax.tree.map(
     lambda s: ocp.ArrayRestoreArgs(
@@ -168,7 +188,7 @@ def restore_params(directory: pathlib.Path, step: int, like: types.PyTree):
 
 
 def _check_layout(
-  where: pathlib.Path, like: types.PyTree, *, under: str = ""
+  where: os.PathLike[str], like: types.PyTree, *, under: str = ""
 ) -> None:
   """Compares names and shapes with those of a checkpoint, from its metadata.
 
@@ -178,7 +198,7 @@ def _check_layout(
   from etils import epath
 
   handler = ocp.PyTreeCheckpointHandler()
-  tree = handler.metadata(epath.Path(where / "state")).tree
+  tree = handler.metadata(epath.Path(where) / "state").tree
   found = {k: v for k, v in _shapes(tree).items() if k.startswith(under)}
   wanted = _shapes(like)
   both = wanted.keys() & found.keys()
@@ -199,6 +219,14 @@ def _check_layout(
     )
 
 
+def _check_content(state: types.TrainState, saved: dict[str, int]) -> None:
+  """Compares arrays with the digests that were taken when they were saved."""
+  found = digests.of(state) if saved else {}
+  changed = [name for name in saved if found.get(name) != saved[name]]
+  if changed:
+    raise ValueError(f"content has changed on the disk: {_some(changed)}")
+
+
 def _shapes(tree: types.PyTree) -> dict[str, tuple[int, ...]]:
   """Shapes by path; the same for a state and for what Orbax notes of it."""
   return {
@@ -212,7 +240,7 @@ def _some(names: Sequence[str]) -> str:
   return ", ".join(names[:3]) + more
 
 
-def _unreadable(where: pathlib.Path, error: Exception) -> types.UserError:
+def _unreadable(where: os.PathLike[str], error: Exception) -> types.UserError:
   lines = str(error).strip().splitlines()
   said = f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]
   return types.UserError(f"checkpoint {where} cannot be read: {said}")
@@ -222,6 +250,58 @@ def _metric(metrics: dict[str, float] | None, name: str) -> float:
   """What is compared; a run that failed is never the best."""
   value = math.inf if metrics is None else metrics.get(name, math.inf)
   return math.inf if math.isnan(value) else value
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextlib.contextmanager
+def disk_errors(directory: pathlib.Path) -> Iterator[None]:
+  """Around all writing of a run: says what a disk that is full means for it.
+
+  Raises: UserError for a disk that takes no more.
+  """
+  old = sys.unraisablehook
+  sys.unraisablehook = lambda found: _is_echo(found) or old(found)
+  try:
+    yield
+  except (OSError, ValueError) as error:  # Orbax raises the second
+    code = getattr(error, "errno", None)
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found[1]) if found else code
+    if code not in _NO_ROOM:
+      raise
+    raise types.UserError(
+      f"{directory} cannot be written: {os.strerror(code)}. Checkpoints that "
+      "were finished before are whole: make room, and the same command goes on "
+      "from the newest"
+    ) from error
+  finally:
+    sys.unraisablehook = old
+
+
+def _is_echo(found: Any) -> bool:
+  """Whether a write fails that nobody waits for, as another has before it."""
+  return "Event loop is closed" in str(found.exc_value)
+
+
+def check_links(directory: pathlib.Path) -> None:
+  """Refuses a run's directory with symbolic links that lead out of it.
+
+  Whoever made the directory could have them written through.
+
+  Raises: UserError that names the first.
+  """
+  root = directory.resolve()
+  for folder, folders, files in os.walk(directory):
+    for name in (*folders, *files):
+      path = pathlib.Path(folder, name)
+      if path.is_symlink() and not path.resolve().is_relative_to(root):
+        raise types.UserError(
+          f"{path} is a symbolic link to {os.readlink(path)}, out of the run's "
+          "directory, and nothing is written through it; remove the link (the "
+          "run's directory itself may be one)"
+        )
 
 
 def dump_json(path: pathlib.Path, value: Any) -> None:

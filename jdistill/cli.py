@@ -12,6 +12,7 @@ COMMANDS = (
   "export",
   "report",
   "models",
+  "shardings",
   "plan",
 )
 
@@ -21,7 +22,9 @@ usage: jdistill COMMAND ...
 Distil a big Flax model into a small one.
 
   train CONFIG [--workdir DIR] [--resume auto|never] [--any.field VALUE ...]
-      start a run, or go on with the one in DIR (default: runs/CONFIG's name)
+      start a run, or go on with the one in DIR (default: runs/CONFIG's name);
+      --distributed or --coordinator HOST:PORT --process-id I --num-processes N
+      where it runs in several processes
   evaluate REF ... [--teacher REF] [--data REF]
       KL to a teacher, perplexity, agreement, bits per byte of models
   generate REF --prompt TEXT [--max-new-tokens N] [--temperature T]
@@ -32,6 +35,8 @@ Distil a big Flax model into a small one.
       write report.html into a run
   models REF ...
       what a model reference resolves to
+  shardings CONFIG [--devices N] [--json] [--any.field VALUE ...]
+      which part of each parameter a device of the mesh would hold
   plan CONFIG --topology v5p:4x8x8 [--search] [--any.field VALUE ...]
       compile a run for a pod: memory, traffic, predicted time
 
@@ -58,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   from jdistill import commands
   from jdistill.types import UserError
 
-  # Orbax warns of every checkpoint that is opened to be read only.
-  logging.getLogger("absl").setLevel(logging.ERROR)
+  # Orbax warns of every checkpoint that is opened to be read only, and logs
+  # errors with their traces before it raises them.
+  logging.getLogger("absl").setLevel(logging.CRITICAL)
 
   try:
     return getattr(commands, argv[0])(argv[1:])

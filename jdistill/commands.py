@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import pathlib
-import sys
 
 
 def train(argv: list[str]) -> int:
@@ -20,41 +19,78 @@ def train(argv: list[str]) -> int:
   parser.add_argument("config", help="a Python file with get_config()")
   parser.add_argument(
     "--workdir",
-    type=pathlib.Path,
-    help="the run's directory (default: runs/NAME of the config file)",
+    metavar="DIR",
+    help="the run's directory (default: runs/NAME of the config file), or "
+    "gs://BUCKET/RUN",
   )
   parser.add_argument("--resume", choices=("auto", "never"), default="auto")
   parser.add_argument(
+    "--profile",
+    metavar="FIRST:LAST",
+    help="trace these steps into profile/ of the run, for xprof or Perfetto",
+  )
+  parser.add_argument(
     "--fields", action="store_true", help="list the config's flags"
   )
+  group = parser.add_argument_group(
+    "several processes", "start the same command once for each"
+  )
+  group.add_argument(
+    "--distributed",
+    action="store_true",
+    help="ask what started them: TPU metadata, GKE, SLURM, Open MPI",
+  )
+  _add(group, "--coordinator", metavar="HOST:PORT", help="of process 0")
+  _add(group, "--process-id", type=int, metavar="I", help="this one, from 0")
+  _add(group, "--num-processes", type=int, metavar="N")
   args, rest = parser.parse_known_args(argv)
-  from jdistill import config as config_lib
-
   if args.fields:
     rest = ["--help"]
+  from jdistill import distributed
+
+  cluster = distributed.Cluster(
+    args.coordinator, args.process_id, args.num_processes, args.distributed
+  )
+  with distributed.joined(cluster):
+    return _train(args, rest)
+
+
+def _train(args: argparse.Namespace, rest: list[str]) -> int:
+  from jdistill import config as config_lib
+
   config = config_lib.load(args.config, rest)
+  from jdistill import distributed, profiling
   from jdistill import train as train_lib
+  from jdistill import workdir as workdir_lib
 
   _prepare()
-  workdir = (
-    args.workdir or pathlib.Path("runs") / pathlib.Path(args.config).stem
+  workdir = workdir_lib.local(
+    args.workdir or pathlib.Path("runs") / pathlib.Path(args.config).stem,
+    new=True,
   )
+  profile = profiling.Profile.parse(args.profile) if args.profile else None
   try:
-    result = train_lib.train(config, workdir, resume=args.resume)
+    result = train_lib.train(
+      config, workdir, resume=args.resume, profile=profile
+    )
   except train_lib.Stopped as stopped:
-    print(
-      f"jdistill: saved at step {stopped.step} in {workdir}; the same command "
-      "goes on from there",
-      file=sys.stderr,
+    distributed.log(
+      f"jdistill: saved at step {stopped.step} in "
+      f"{workdir_lib.name(workdir)}; the same command goes on from there"
     )
     return stopped.code
+  import jax
+
+  if jax.process_index() != 0:
+    return 0
   from rich.console import Console
 
   from jdistill import report as report_lib
 
   page = report_lib.write(workdir)
+  workdir_lib.upload(workdir)
   Console().print(report_lib.table(result))
-  print(f"report: {page}")
+  print(f"report: {workdir_lib.name(page)}")
   return 0
 
 
@@ -211,7 +247,7 @@ def report(argv: list[str]) -> int:
     "are compared on one page. As markdown or json: a table of final figures "
     "on standard output, runs that differ only in their seed as one row.",
   )
-  parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
+  parser.add_argument("runs", nargs="+", metavar="RUN")
   parser.add_argument(
     "--to",
     type=pathlib.Path,
@@ -223,11 +259,16 @@ def report(argv: list[str]) -> int:
   )
   args = parser.parse_args(argv)
   from jdistill import report as report_lib
+  from jdistill import workdir
 
+  runs = [workdir.local(run) for run in args.runs]
   if args.format != "html":
-    print(report_lib.summary(*args.runs, format=args.format))
+    print(report_lib.summary(*runs, format=args.format))
     return 0
-  print(report_lib.write(*args.runs, to=args.to))
+  page = report_lib.write(*runs, to=args.to)
+  for run in runs:
+    workdir.upload(run)
+  print(workdir.name(page))
   return 0
 
 
@@ -269,7 +310,8 @@ def plan(argv: list[str]) -> int:
     "--topology",
     required=True,
     metavar="NAME",
-    help="such as v5e:4x4, v5p:4x8x8, v6e:16x16, v5e:16x16*2 for two slices",
+    help="such as v5e:4x4, v5p:4x8x8, v6e:16x16, v5e:16x16*2 for two slices, "
+    "gpu:8 (lowered only)",
   )
   parser.add_argument(
     "--json", type=pathlib.Path, metavar="FILE", help="write the figures there"
@@ -287,22 +329,57 @@ def plan(argv: list[str]) -> int:
 
   config = config_lib.load(args.config, rest)
   topology = plan_lib.parse(args.topology)
-  try:
-    made = plan_lib.plan(config, topology)
-  except plan_lib.TooLarge as error:
-    made, lines = None, plan_lib.overflow(topology, error)
+  made = None
+  if topology.chip is None:
+    made = plan_lib.lower(config, topology)
+    lines = plan_lib.lowered(made)
   else:
-    lines = plan_lib.lines(made)
-  print("\n".join(lines))
+    try:
+      made = plan_lib.plan(config, topology)
+      lines = plan_lib.lines(made)
+    except plan_lib.TooLarge as error:
+      lines = plan_lib.overflow(topology, error)
+  print("\n".join(lines), flush=True)
   if args.json is not None and made is not None:
     args.json.write_text(json.dumps(made.to_json(), indent=1) + "\n")
-  good = made is not None and made.fits
-  if not good and args.search:
+  if args.search and not (made and made.fits):
     print("changes tried:", flush=True)
     plan_lib.search(
       config, topology, lambda one: print(plan_lib.tried(one), flush=True)
     )
-  return 0 if good and made and not made.faults else 1
+  return 0 if made and made.fits and not made.faults else 1
+
+
+def shardings(argv: list[str]) -> int:
+  """`jdistill shardings CONFIG`"""
+  parser = argparse.ArgumentParser(
+    prog="jdistill shardings",
+    description="Where the parameters of a run would lie on its mesh, and what "
+    "a device would hold; no weights are read.",
+    epilog="Every field of the config is a flag, as for train: --mesh.fsdp 64.",
+  )
+  parser.add_argument("config", help="a Python file with get_config()")
+  parser.add_argument(
+    "--devices",
+    type=int,
+    metavar="N",
+    help="of the mesh; they need not be there (default: this machine's)",
+  )
+  parser.add_argument("--json", action="store_true", help="one JSON object")
+  args, rest = parser.parse_known_args(argv)
+  from jdistill import config as config_lib
+  from jdistill import placement
+  from jdistill.plan import planning
+
+  config = planning.self_contained(config_lib.load(args.config, rest))
+  found = placement.layout(config, devices=args.devices)
+  if args.json:
+    print(json.dumps(found))
+    return 0
+  import rich
+
+  rich.print(placement.table(found))
+  return 0
 
 
 def _prepare() -> None:
@@ -311,7 +388,7 @@ def _prepare() -> None:
   startup.prepare(refs.cache_directory() / "compiled")
 
 
-def _add(parser: argparse.ArgumentParser, flag: str, **kwargs) -> None:
+def _add(parser: argparse._ActionsContainer, flag: str, **kwargs) -> None:
   """A flag with dashes that may be written with underscores too."""
   parser.add_argument(flag, flag.replace("-", "_").replace("__", "--", 1),
                       **kwargs)  # fmt: skip

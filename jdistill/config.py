@@ -31,12 +31,17 @@ class Teacher:
   they are stored. `int8` stores a decoder's kernels in a byte for each value,
   with one scale for each output channel and layer, and the rest (embedding,
   head, norms, biases) in bfloat16; layers are turned back one at a time.
+  `rules` are this teacher's own, over those of the config. `place="host"` keeps
+  a decoder's layers in the memory of the hosts, divided as they would be on the
+  devices, to which one layer at a time is moved.
   """
 
   ref: str | None = None
   dtype: Dtype = "float32"
   weights: Weights | None = None
   architecture: Annotated[Architecture | None, tyro.conf.Fixed] = None
+  rules: dict[str, str | None] = dataclasses.field(default_factory=dict)
+  place: Literal["device", "host"] = "device"
 
   @property
   def stored(self) -> Weights:
@@ -118,13 +123,16 @@ class Config:
     attention: of student and teachers; "auto" takes the flash kernel on TPUs
       where it can be used, "xla" never does, "flash" insists.
     mesh: sizes of the device mesh.
-    rules: logical parameter axis -> mesh axis, over the defaults.
+    rules: logical parameter axis -> mesh axis, or several as `fsdp+context`,
+      or None for whole on every device; over the defaults.
     microbatches: parts that a batch is worked off in, one after another.
     freeze: parameters that stay as they are.
     ema: decay of an average of the student's weights, or None.
     seed: of initial weights, data order and noise.
     log_every, eval_every, save_every: in steps.
     keep: how many of the newest checkpoints stay.
+    max_bad_steps: so many updates in a row whose loss or gradient is not finite
+      end the run; each of them is left out.
     select: the checkpoint that `RUN@best` and the final table mean: the last,
       or the one with the lowest value of a metric such as `eval/kl`.
     samples: prompts to continue at the end of the run.
@@ -144,7 +152,7 @@ class Config:
   mesh: sharding.MeshShape = dataclasses.field(
     default_factory=sharding.MeshShape
   )
-  rules: dict[str, str] = dataclasses.field(default_factory=dict)
+  rules: dict[str, str | None] = dataclasses.field(default_factory=dict)
   microbatches: int = 1
   freeze: tuple[optim.Freeze, ...] = ()
   ema: float | schedules.Schedule | None = None
@@ -153,6 +161,7 @@ class Config:
   eval_every: int = 100
   save_every: int = 100
   keep: int = 2
+  max_bad_steps: int = 5
   select: str = "last"
   samples: tuple[str, ...] = ()
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jdistill import gguf_file, pretrained, refs, tokenizers
+import jax
+
+from jdistill import gguf_file, models, pretrained, refs, tokenizers, workdir
 from jdistill.models.base import num_params
 from jdistill.types import UserError
 
@@ -20,13 +22,15 @@ def model(ref: str) -> dict[str, Any]:
   Args:
     ref: a model reference.
   Returns: `model`, `kind`, `family`, `layers`, `width`, `mlp_width`, `heads`,
-    `kv_heads`, `head_dim`, `vocabulary`, `context`, `tied`, `parameters`,
-    `bytes` (of the files or checkpoint), `tokenizer` (its number of tokens, or
-    None), `chat_template`, `licence` and `path`; None where unknown.
+    `kv_heads`, `head_dim`, `vocabulary`, `context`, `tied`, `experts`,
+    `experts_per_token`, `expert_width`, `parameters`, `active_parameters` (of
+    one token), `bytes` (of the files or checkpoint), `tokenizer` (its number of
+    tokens, or None), `chat_template`, `licence` and `path`; None where unknown.
   Raises: UserError for what cannot be found or read.
   """
   found = pretrained.find(ref)
   config, location = found.architecture, found.location
+  shapes, mixture = config.shapes(), getattr(config, "mixture", None)
   tokens, chat = _tokenizer(location)
   return {
     "model": ref,
@@ -41,12 +45,16 @@ def model(ref: str) -> dict[str, Any]:
     "vocabulary": config.vocab_size,
     "context": getattr(config, "context_length", None),
     "tied": getattr(config, "tied", None),
-    "parameters": num_params(config.shapes()),
+    "experts": None if mixture is None else mixture.num_experts,
+    "experts_per_token": None if mixture is None else mixture.per_token,
+    "expert_width": None if mixture is None else mixture.width,
+    "parameters": num_params(shapes),
+    "active_parameters": num_params(shapes) - _idle(shapes, mixture),
     "bytes": _bytes(location),
     "tokenizer": tokens,
     "chat_template": chat,
     "licence": location.licence,
-    "path": str(location.path),
+    "path": workdir.name(location.path),
   }
 
 
@@ -71,13 +79,28 @@ def _shown(key: str, value: Any) -> str:
     return "unknown" if key in ("licence", "bytes") else "-"
   if isinstance(value, bool):
     return "yes" if value else "no"
-  if key == "parameters":
+  if key in ("parameters", "active_parameters"):
     return f"{value / 1e6:,.1f} M"
   if key == "bytes":
     return f"{value / 1e6:,.1f} MB"
   if key == "tokenizer":
     return f"{value:,} tokens"
   return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _idle(shapes: Any, mixture: models.Mixture | None) -> int:
+  """Parameters of the experts that a token does not take."""
+  if mixture is None:
+    return 0
+  experts = sum(
+    leaf.size
+    for name, layers in shapes.items()
+    if name.startswith("segment_") and "router" in layers["mlp"]
+    for leaf in jax.tree.leaves(
+      {k: v for k, v in layers["mlp"].items() if k != "router"}
+    )
+  )
+  return experts - experts // mixture.num_experts * mixture.per_token
 
 
 def _family(found: pretrained.Found) -> str:
@@ -105,6 +128,7 @@ def _bytes(location: refs.Located) -> int | None:
   if path.is_file():
     return path.stat().st_size
   if location.kind == "run":
-    path = path / "checkpoints" / str(pretrained.run_step(location))
+    saved = workdir.checkpoints(path) / str(pretrained.run_step(location))
+    return sum(file.stat().length for file in workdir.under(saved))
   pattern = "*.safetensors" if location.kind == "huggingface" else "**/*"
   return sum(f.stat().st_size for f in path.glob(pattern) if f.is_file())

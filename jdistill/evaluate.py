@@ -355,9 +355,12 @@ def write_continuations(
   """Writes `samples/continuations.json` of a run, adding to what is there.
 
   Rows of a prompt that the file has already are merged, so that the start and
-  the end of a run may be written at different times.
+  the end of a run may be written at different times. Of several processes the
+  first writes.
   """
   path = workdir / "samples" / "continuations.json"
+  if jax.process_index() != 0:
+    return path
   path.parent.mkdir(exist_ok=True)
   old = read_json(path) if path.is_file() else []
   merged = {row["prompt"]: dict(row) for row in old}

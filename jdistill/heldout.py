@@ -4,19 +4,35 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jdistill import checkpoint, data, metrics, run, sharding, types
+from jdistill import (
+  checkpoint,
+  data,
+  distributed,
+  metrics,
+  run,
+  sharding,
+  types,
+)
 
 
 class HeldOut:
-  """Held-out data, read again from the start at every evaluation."""
+  """Held-out data, read again from the start at every evaluation.
+
+  Of several processes each reads its `share`, of `sharding.row_share`.
+  """
 
   def __init__(
-    self, spec: data.Data, tokenizer: Any, cache: pathlib.Path | None
+    self,
+    spec: data.Data,
+    tokenizer: Any,
+    cache: pathlib.Path | None,
+    share: Mapping[str, int],
   ):
     self.spec = dataclasses.replace(spec, shuffle=False, epochs=1)
     self.loader = data.load(
@@ -24,23 +40,22 @@ class HeldOut:
       tokenizer,
       seed=0,
       cache_dir=cache,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      **share,
     )
     self.begin = self.loader.state()
-    self.first: types.Batch | None = None
+    self.first: types.Batch | None = None  # of all processes
 
   def run(self, built: run.Run, params, teacher_params) -> types.Metrics:
     """Sums over all of it; `tokens/...` of the first batch alone."""
     self.loader.restore(self.begin)
     found, tokens = [], {}
     for arrays in self.loader:
-      batch = run.to_batch(arrays)
-      placed = sharding.place_rows(batch, built.mesh)
+      placed = sharding.place_rows(run.to_batch(arrays), built.mesh)
       sums = dict(built.eval_step(params, teacher_params, placed))
       own = {k: sums.pop(k) for k in list(sums) if k.startswith("tokens/")}
       if not tokens:
-        tokens, self.first = own, batch
+        tokens = own
+        self.first = distributed.whole_rows(placed, built.mesh)
       found.append(jax.device_get(sums))
     return metrics.add(found) | jax.device_get(tokens)
 
@@ -78,14 +93,19 @@ def result_of(rows, evals: list[str]) -> dict[str, Any]:
 
 
 def write_details(workdir, step, name, sums, held, tokenizer) -> None:
-  """Arrays that the report draws: KL by position, and token by token."""
-  if "by_position/kl" not in sums:
+  """Arrays that the report draws: KL by position, and token by token.
+
+  Of several processes the first writes.
+  """
+  if "by_position/kl" not in sums or jax.process_index() != 0:
     return
   directory = workdir / "samples"
   directory.mkdir(exist_ok=True)
   curve, tokens = sums["by_position/kl"], sums["tokens/kl"]
   view = held.first["student"]
-  row = int(np.argmax(np.asarray(view.mask).sum(-1)))
+  # The longest; among equals the first of the data, however it was divided.
+  lengths = np.asarray(view.mask).sum(-1)
+  row = int(np.lexsort((held.first.example_id, -lengths))[0])
   ids = view.tokens[row]
   if tokenizer is None:
     text = held.spec.pieces(ids)

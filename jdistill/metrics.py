@@ -4,6 +4,7 @@
 
 import contextlib
 import json
+import math
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -120,8 +121,10 @@ class Writer:
     )
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
+    """Adds a row; what is not finite is null, as JSON has no other word."""
     if self._file is None or self._board is None:
       return
+    row = {k: v if _finite(v) else None for k, v in row.items()}
     self._file.write(json.dumps({"step": step, **row}) + "\n")
     self._file.flush()
     for name, value in row.items():
@@ -132,6 +135,10 @@ class Writer:
     if self._file is not None and self._board is not None:
       self._file.close()
       self._board.close()
+
+
+def _finite(value: Any) -> bool:
+  return not isinstance(value, float) or math.isfinite(value)
 
 
 def read(directory: pathlib.Path) -> list[dict[str, Any]]:

@@ -19,6 +19,9 @@ from jdistill import schedules, types
 HEAD_AXES = ("heads", "kv_heads", "head_dim")
 """Logical axes that together are the output of one product."""
 
+STACKS = ("layers", "expert")
+"""Logical axes along which parameters are many of a kind."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer(abc.ABC):
@@ -159,7 +162,7 @@ def matrix_axes(axes: tuple[str | None, ...]):
   """
   if not is_matrix(axes) or "vocab" in axes:
     return None
-  inner = [i for i, a in enumerate(axes) if a != "layers"]
+  inner = [i for i, a in enumerate(axes) if a not in STACKS]
   split = [i for i in inner if axes[i] in HEAD_AXES]
   if len(split) == 2 and len(inner) == 3:
     other = next(i for i in inner if i not in split)
@@ -171,12 +174,12 @@ def matrix_axes(axes: tuple[str | None, ...]):
 
 
 def is_matrix(axes: tuple[str | None, ...]) -> bool:
-  """Whether a parameter, one of each layer, is more than a vector.
+  """Whether a parameter, one of each layer and expert, is more than a vector.
 
   Heads and their dimensions together are one axis: a bias of queries [H, Dh]
   is a vector.
   """
-  inner = [a for a in axes if a != "layers"]
+  inner = [a for a in axes if a not in STACKS]
   heads = sum(a in HEAD_AXES for a in inner)
   return len(inner) - max(heads - 1, 0) >= 2
 

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jdistill import checkpoint, config_json, refs, types
-from jdistill.models import weights
+from jdistill import checkpoint, config_json, refs, types, workdir
+from jdistill.models import host, weights
 from jdistill.models.base import Architecture
 from jdistill.models.weights import orbax
 
@@ -81,7 +81,9 @@ class Found:
 
     def merged(params):
       return jax.tree.map(
-        lambda x, s: x.astype(s.dtype), kept.merged(params), shapes
+        lambda x, s: x.astype(s.dtype),
+        kept.merged(host.fetched(params)),
+        shapes,
       )
 
     return jax.jit(merged, out_shardings=places)(params)
@@ -130,7 +132,12 @@ def find(
     architecture = run_architecture(location.path, own=architecture)
     # Adapters are a way to train: whoever reads the run gets whole kernels.
     # And the attention it insisted on may not suit other rows or devices.
-    architecture = with_fields(architecture, low_rank=None, attention="auto")
+    architecture = with_fields(
+      architecture,
+      low_rank=None,
+      attention="auto",
+      heads_axis=types.HEADS_AXIS,
+    )
   else:
     expected, architecture = architecture, weights.read_config(location)
     if expected is not None and expected.shapes() != architecture.shapes():
@@ -228,12 +235,12 @@ def run_architecture(
 def run_step(location: refs.Located) -> int:
   """The checkpoint that `RUN@last`, `RUN@best` or `RUN@STEP` means."""
   selector = location.selector or "last"
-  directory = location.path / "checkpoints"
+  directory = workdir.checkpoints(location.path)
   best = None
   if selector == "best":
     best = best_metric(location.path)
   if not directory.is_dir():
-    raise types.UserError(f"{location.path}: no checkpoints/ in this run")
+    raise types.UserError(f"{location.ref}: no checkpoints/ in this run")
   with checkpoint.Checkpoints(directory, best=best, read_only=True) as found:
     steps = found.steps()
     if not steps:
@@ -268,4 +275,5 @@ def run_params(
     shardings,
   )
   step = run_step(location)
-  return checkpoint.restore_params(location.path / "checkpoints", step, like)
+  directory = workdir.checkpoints(location.path)
+  return checkpoint.restore_params(directory, step, like)

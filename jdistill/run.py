@@ -10,22 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from jdistill import (
-  config as config_lib,
-)
-from jdistill import (
+  bad_steps,
   data,
   methods,
   optim,
   pretrained,
+  run_checks,
   schedules,
   sharding,
   step,
   types,
 )
-from jdistill.models import flash
+from jdistill import (
+  config as config_lib,
+)
+from jdistill.models import host
 from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.base import Architecture
 from jdistill.surgery import cut
@@ -43,9 +44,7 @@ class Models:
 
 def find_models(config: config_lib.Config) -> Models:
   """Resolves every model of a config and the student's shape."""
-  teachers = {
-    name: _teacher(t, config.attention) for name, t in config.teachers.items()
-  }
+  teachers = {name: _teacher(name, config) for name in config.teachers}
   spec = config.student
   if isinstance(spec, config_lib.Lora):
     spec = spec.base
@@ -71,6 +70,7 @@ def find_models(config: config_lib.Config) -> Models:
     dtype=config.dtype,
     remat=config.remat,
     attention=config.attention,
+    heads_axis=rules(config).get("heads"),
   )
   if isinstance(config.student, config_lib.Lora):
     student = _with_adapters(student, config.student)
@@ -94,14 +94,19 @@ def _with_adapters(
   return student
 
 
-def _teacher(spec: config_lib.Teacher, attention: str) -> pretrained.Found:
+def _teacher(name: str, config: config_lib.Config) -> pretrained.Found:
+  spec = config.teachers[name]
   found = pretrained.find(
     spec.ref,
     architecture=spec.architecture,
     dtype=spec.dtype,
     stored=spec.stored,
   )
-  shape = pretrained.with_fields(found.architecture, attention=attention)
+  shape = pretrained.with_fields(
+    found.architecture,
+    attention=config.attention,
+    heads_axis=rules(config, name).get("heads"),
+  )
   return dataclasses.replace(found, architecture=shape)
 
 
@@ -114,8 +119,10 @@ def _cut(
     start = pretrained.find(spec.ref)
   elif teachers:
     first, start = next(iter(teachers.items()))
-    if config.teachers[first].stored != "float32":
-      # The teacher's own weights are rounded: a model of its own, read again.
+    own = config.teachers[first]
+    if own.stored != "float32" or own.place == "host":
+      # The teacher's own weights are rounded, or lie elsewhere: a model of its
+      # own, read again.
       full = pretrained.with_storage(start.architecture, "float32")
       start = dataclasses.replace(start, architecture=full)
   else:
@@ -146,7 +153,7 @@ class Run:
   """
 
   config: config_lib.Config
-  mesh: Mesh
+  mesh: Any  # jax.sharding.Mesh, abstract where devices are but a number
   models: Models
   method: methods.Method
   optimizer: optax.GradientTransformation
@@ -158,12 +165,35 @@ class Run:
   train_step: step.Step
   eval_step: Any
 
+  def teacher_shapes(self) -> types.PyTree:
+    """The teachers' weights as they are stored."""
+    shapes = {}
+    for name, found in self.models.teachers.items():
+      stored = self.config.teachers[name].stored
+      shapes[name] = found.architecture.shapes()
+      if stored != "int8":
+        shapes[name] = pretrained.cast(shapes[name], stored)
+    return shapes
+
+  def uneven(self) -> dict[str, list[sharding.Uneven]]:
+    """What the rules of each model do not divide, by `student` or teacher."""
+    models = {"student": (self.models.student, rules(self.config))} | {
+      name: (found.architecture, rules(self.config, name))
+      for name, found in self.models.teachers.items()
+    }
+    return {
+      name: sharding.uneven(shape.axes(), shape.shapes(), self.mesh, own)
+      for name, (shape, own) in models.items()
+    }
+
   def load_teachers(self) -> types.PyTree:
     """The teachers' weights, each on its sharding."""
     return {
       name: found.params(
         dtype=self.config.teachers[name].stored,
-        shardings=lambda _, shapes, name=name: self.teacher_shardings[name],
+        shardings=lambda shape, shapes, name=name: _places_of(
+          self.config, name, shape, shapes, self.mesh
+        ),
       )
       for name, found in self.models.teachers.items()
     }
@@ -200,7 +230,7 @@ class Run:
       if teacher is found:
         return teacher_params[name]
     places = lambda arch, shapes: sharding.param_shardings(  # noqa: E731
-      arch.axes(), shapes, self.mesh, _rules(self.config)
+      arch.axes(), shapes, self.mesh, rules(self.config)
     )
     return found.params(shardings=places)
 
@@ -220,17 +250,18 @@ def build(
     models: from `find_models`.
     batch: shapes of the global batch.
     token_bytes: [V] bytes of each token, for bits per byte.
-    devices: of the mesh; default: all.
+    devices: of the mesh; default: all. A number stands for devices that are
+      not there: such a run says where its arrays would lie, and cannot start.
   Raises: UserError for whatever in the config does not fit together.
   """
   config = schedules.resolve(config, config.steps)
   mesh = sharding.make_mesh(config.mesh, devices)
-  check(config, models, mesh)
-  method, rules = config.method, _rules(config)
+  run_checks.check(config, models, mesh)
+  method = config.method
   teachers = {k: f.architecture for k, f in models.teachers.items()}
 
   key = jax.random.key(0)
-  with jax.set_mesh(mesh):
+  with sharding.in_context(mesh):
     outputs = _output_shapes(models, method, batch)
   params = {
     "student": models.student.shapes(),
@@ -249,10 +280,10 @@ def build(
       jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), params),
     )
   )
-  places = sharding.param_shardings(axes, params, mesh, rules)
+  places = sharding.param_shardings(axes, params, mesh, rules(config))
   state_places = sharding.like(shapes, params, places, mesh)
   teacher_places = {
-    name: sharding.param_shardings(a.axes(), a.shapes(), mesh, rules)
+    name: _places_of(config, name, a, a.shapes(), mesh)
     for name, a in teachers.items()
   }
   train_step = step.make_train_step(
@@ -271,7 +302,7 @@ def build(
     teachers[first] if first is not None else None,
     token_bytes=token_bytes,
   )
-  rows, whole = sharding.rows(mesh), sharding.replicated(mesh)
+  rows, whole = sharding.of_batch(batch, mesh), sharding.replicated(mesh)
   return Run(
     config=config,
     mesh=mesh,
@@ -288,88 +319,17 @@ def build(
       in_shardings=(state_places, teacher_places, rows),
       out_shardings=(state_places, whole),
       donate_argnums=0,
+      compiler_options=sharding.compiler_options(mesh),
     ),
     eval_step=jax.jit(
       lambda student, teacher, batch: eval_step(
         student, teacher[first] if first is not None else None, batch
       ),
-      in_shardings=(state_places.params["student"], teacher_places, rows),
+      # Held-out batches may carry other arrays: they lie where they lie.
+      in_shardings=(state_places.params["student"], teacher_places, None),
       out_shardings=whole,
     ),
   )
-
-
-def check(config: config_lib.Config, models: Models, mesh: Mesh) -> None:
-  """Refuses what cannot work, before anything is compiled."""
-  needs = config.method.needs()
-  missing = [t for t in needs.teachers if t not in models.teachers]
-  if missing:
-    raise types.UserError(
-      f"method {type(config.method).__name__} needs a teacher named "
-      f"{missing[0]!r}; teachers has {sorted(models.teachers) or 'none'}"
-    )
-  shards = sharding.num_row_shards(mesh)
-  parts = shards * config.microbatches
-  for name, spec in {"data": config.data, **config.evals}.items():
-    want = parts if name == "data" else shards
-    if spec.batch_size % want:
-      raise types.UserError(
-        f"{name}.batch_size is {spec.batch_size}, which does not divide over "
-        f"{shards} mesh rows (data x fsdp)"
-        + (f" x {config.microbatches} microbatches" if want != shards else "")
-        + f"; take a multiple of {want}, or another mesh"
-      )
-    _check_ids(name, spec, models)
-    if config.attention == "flash":
-      _check_flash(name, spec)
-  if needs.same_vocabulary and not config.data.needs_tokenizer:
-    _check_classes(models)
-  if config.select != "last":
-    _check_select(config)
-  if config.steps < 1:
-    raise types.UserError(f"steps is {config.steps}; a run takes at least 1")
-
-
-def _check_classes(models: Models) -> None:
-  own = models.student.vocab_size
-  for name, found in models.teachers.items():
-    size = found.architecture.vocab_size
-    if size != own:
-      raise types.UserError(
-        f"teachers.{name}: {found.ref} tells {size} classes or ids apart and "
-        f"the student {own}; this method compares the same ones"
-      )
-
-
-def _check_ids(name: str, spec: data.Data, models: Models) -> None:
-  speakers = {"student": models.student} | {
-    f"teachers.{k}": found.architecture for k, found in models.teachers.items()
-  }
-  for who, architecture in speakers.items():
-    if (spec.vocab_size or 0) > architecture.vocab_size:
-      raise types.UserError(
-        f"{name}: has {spec.vocab_size} ids, but {who} knows only "
-        f"{architecture.vocab_size}; give it a vocab_size of {spec.vocab_size}"
-      )
-
-
-def _check_flash(name: str, spec: data.Data) -> None:
-  length = getattr(spec, "seq_len", flash.LANES)
-  reason = flash.refusal(length, probs=False)
-  if reason:
-    raise types.UserError(
-      f"attention is 'flash', but {name}: {reason}; take another seq_len, or"
-      " attention 'auto'"
-    )
-
-
-def _check_select(config: config_lib.Config) -> None:
-  if config.select.partition("/")[0] not in config.evals:
-    raise types.UserError(
-      f"select is {config.select!r}, but evals has "
-      f"{', '.join(config.evals) or 'none'}; take 'last' or a metric such as "
-      f"'{next(iter(config.evals), 'eval')}/kl'"
-    )
 
 
 def to_batch(arrays: Mapping[str, Any]) -> types.Batch:
@@ -398,8 +358,32 @@ def _movable(models: Models, params: types.PyTree) -> types.PyTree | None:
   return {"student": student, "method": method}
 
 
-def _rules(config: config_lib.Config) -> dict[str, str | None]:
-  return {**sharding.DEFAULT_RULES, **config.rules}
+def rules(
+  config: config_lib.Config, teacher: str | None = None
+) -> dict[str, str | None]:
+  """Logical axis -> mesh axis of the student, or of one of the teachers."""
+  own = {} if teacher is None else config.teachers[teacher].rules
+  return {**sharding.DEFAULT_RULES, **config.rules, **own}
+
+
+def _places_of(
+  config: config_lib.Config,
+  name: str,
+  architecture: Architecture,
+  shapes: types.PyTree,
+  mesh: sharding.AnyMesh,
+) -> types.PyTree:
+  """The shardings of a teacher's weights, or of another way to store them."""
+  places = sharding.param_shardings(
+    architecture.axes(), shapes, mesh, rules(config, name)
+  )
+  if config.teachers[name].place == "host":
+    decoder: Any = architecture
+    layers = {key: places[key] for key in decoder.stacks}
+    places |= jax.tree.map(
+      lambda place: place.with_memory_kind(host.MEMORY), layers
+    )
+  return places
 
 
 def _student(models: Models, key, start) -> types.PyTree:
@@ -421,7 +405,7 @@ def _student(models: Models, key, start) -> types.PyTree:
 
 
 def _fresh_state(config, optimizer, params) -> types.TrainState:
-  extra = {}
+  extra = {bad_steps.KEY: bad_steps.none()}
   if config.ema is not None:
     extra["ema"] = jax.tree.map(jnp.copy, params["student"])
   return types.TrainState(

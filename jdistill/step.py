@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jdistill import losses, optim, schedules, types
+from jdistill import bad_steps, losses, optim, schedules, types
 from jdistill.methods import base
 from jdistill.models.base import Architecture
 
@@ -150,7 +150,9 @@ def make_train_step(
     ema: decay of an average of the student's weights in
       `state.extra["ema"]`, or None.
     seed: of the noise that methods may draw.
-  Returns: `train_step(state, teacher_params, batch) -> (state, metrics)`.
+  Returns: `train_step(state, teacher_params, batch) -> (state, metrics)`. An
+    update whose loss or gradient is not finite changes nothing but the step,
+    and the counts of `bad_steps` where `state.extra` has them.
   Raises: UserError if a batch-coupled method meets several microbatches.
   """
   if method.batch_coupled and microbatches > 1:
@@ -163,27 +165,37 @@ def make_train_step(
     student, teachers, method, microbatches=microbatches, mask=mask, seed=seed
   )
 
-  def train_step(state, teacher_params, batch):
-    grads, loss = gradient(state.params, teacher_params, batch, state.step)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params: Any = optax.apply_updates(state.params, _masked(updates, mask))
+  def update(grads, own_updates, step, params, opt_state, extra):
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    new: Any = optax.apply_updates(params, _masked(updates, mask))
     if mask is not None:
-      params = _choose(mask, params, state.params)
-    params["student"] = {**params["student"], **loss.updates}
-    extra: dict[str, types.PyTree] = dict(state.extra)
+      new = _choose(mask, new, params)
+    new["student"] = {**new["student"], **own_updates}
+    extra: dict[str, types.PyTree] = dict(extra)
     if ema is not None:
-      rate = schedules.at(ema, state.step)
+      rate = schedules.at(ema, step)
       extra["ema"] = jax.tree.map(
         lambda old, new: (rate * old + (1 - rate) * new).astype(old.dtype),
         extra["ema"],
-        params["student"],
+        new["student"],
       )
-    one = jnp.ones(())
+    return new, opt_state, extra
+
+  def train_step(state, teacher_params, batch):
+    grads, loss = gradient(state.params, teacher_params, batch, state.step)
+    norm, one = optax.global_norm(grads), jnp.ones(())
     metrics = {
       **loss.metrics,
       "loss": types.Mean(loss.total, one),
-      "grad_norm": types.Mean(optax.global_norm(grads), one),
+      "grad_norm": types.Mean(norm, one),
     }
+    good = jnp.isfinite(loss.total) & jnp.isfinite(norm)
+    params, opt_state, extra = bad_steps.update_if(
+      good, lambda old: update(grads, loss.updates, state.step, *old), state
+    )
+    if bad_steps.KEY in extra:
+      extra[bad_steps.KEY] = bad_steps.count(good, extra[bad_steps.KEY])
+      metrics |= bad_steps.metrics(extra[bad_steps.KEY])
     return types.TrainState(state.step + 1, params, opt_state, extra), metrics
 
   return train_step

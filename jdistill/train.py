@@ -5,31 +5,39 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import shlex
-import signal
+import shutil
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jdistill import (
+  bad_steps,
   checkpoint,
   config_json,
   data,
+  distributed,
   evaluate,
   heldout,
   metrics,
+  placement,
   pretrained,
+  profiling,
   refs,
   run,
   sharding,
+  signals,
   tokenizers,
   types,
 )
+from jdistill import workdir as workdir_lib
 from jdistill.config import Config, changed
+from jdistill.signals import Stopped
 
 MAY_CHANGE = (
   "attention",
@@ -37,6 +45,7 @@ MAY_CHANGE = (
   "evals",
   "keep",
   "log_every",
+  "max_bad_steps",
   "mesh",
   "microbatches",
   "remat",
@@ -48,43 +57,42 @@ MAY_CHANGE = (
 """Config fields that may differ when a run is resumed."""
 
 
-class Stopped(Exception):
-  """The run was told to stop, has saved, and should exit with `code`."""
-
-  def __init__(self, code: int, step: int):
-    super().__init__(f"stopped at step {step}")
-    self.code, self.step = code, step
-
-
 def train(
   config: Config,
-  workdir: pathlib.Path,
+  workdir: str | os.PathLike[str],
   *,
   resume: Literal["auto", "never"] = "auto",
+  profile: profiling.Profile | None = None,
   log: Any = None,
 ) -> dict[str, Any]:
   """Runs a config to its end, going on where an earlier start stopped.
 
+  Of several processes (`jdistill.distributed.joined`) all call it with the
+  same config and directory; they share the work and the first writes.
+
   Args:
     config: the run.
-    workdir: its directory, created when missing.
+    workdir: its directory, created when missing; or `gs://bucket/run`.
     resume: "never" refuses a directory that already has a run.
+    profile: steps to trace into `profile/` of the directory.
     log: called with lines for people; default: standard error.
   Returns: what `result.json` holds: a row of metrics for the teacher, the
     student at the start and at the end, per evaluation.
   Raises: UserError before anything is compiled or written; Stopped after a
     signal, the state saved.
   """
-  log = log or (lambda line: print(line, file=sys.stderr, flush=True))
-  check_workdir(config, workdir, resume)
+  log = log or distributed.log
+  workdir = workdir_lib.local(workdir, new=True)
+  distributed.decide(lambda: check_workdir(config, workdir, resume))
+  share = sharding.row_share(sharding.make_mesh(config.mesh))
   models = run.find_models(config)
   tokenizer = find_tokenizer(config, models)
   cache = refs.cache_directory() / "tokens"
   loader = data.load(
-    config.data, tokenizer, seed=config.seed, cache_dir=cache, **_share()
+    config.data, tokenizer, seed=config.seed, cache_dir=cache, **share
   )
   evals = {
-    name: heldout.HeldOut(spec, tokenizer, cache)
+    name: heldout.HeldOut(spec, tokenizer, cache, share)
     for name, spec in config.evals.items()
   }
   position = loader.state()
@@ -94,32 +102,40 @@ def train(
   built = run.build(config, models, shapes, token_bytes=table)
   _describe(built, loader, workdir, log)
 
-  with jax.set_mesh(built.mesh):
+  with jax.set_mesh(built.mesh), checkpoint.disk_errors(workdir):
     # All weights are read before anything is written.
     teacher_params = built.load_teachers()
-    begun = (workdir / "checkpoints").is_dir()
+    begun = distributed.decide(workdir_lib.checkpoints(workdir).is_dir)
     state = None if begun else built.init_state(teacher_params)
     _write_start(config, built, tokenizer, workdir)
   with (
     jax.set_mesh(built.mesh),
+    checkpoint.disk_errors(workdir),
     checkpoint.Checkpoints(
-      workdir / "checkpoints",
+      workdir_lib.checkpoints(workdir),
       keep=config.keep,
       best=None if config.select == "last" else config.select,
     ) as saved,
-    _signals() as stop,
+    signals.collected() as stop,
   ):
     if state is None:
       state, loader_at = _start(built, teacher_params, saved, log)
       if loader_at is not None:
         loader.restore(loader_at)
     loop = _Loop(
-      built, teacher_params, loader, evals, saved, workdir, tokenizer, stop, log
+      built,
+      teacher_params,
+      loader,
+      evals,
+      saved,
+      workdir,
+      tokenizer,
+      stop,
+      profile or profiling.Profile(0, 0),
+      log,
     )
-    try:
+    with contextlib.closing(loop):
       return loop.run(state)
-    finally:
-      loop.close()
 
 
 @dataclasses.dataclass
@@ -134,13 +150,15 @@ class _Loop:
   workdir: pathlib.Path
   tokenizer: Any
   stop: list[int]
+  profile: profiling.Profile
   log: Any
 
   def run(self, state: types.TrainState) -> dict[str, Any]:
     config, step = self.built.config, int(state.step)
     self.writer = metrics.Writer(self.workdir, from_step=step + (step > 0))
     self.clock = metrics.Clock()
-    pending: tuple[int, Any] | None = None
+    self.bad = bad_steps.Watch(config.max_bad_steps, self.log)
+    pending: tuple[int, Any, Any] | None = None
     if step in (0, config.steps) or step % config.eval_every == 0:
       self._evaluate(state, step, self._missing(step))
     if step == 0:
@@ -151,11 +169,16 @@ class _Loop:
           batch = sharding.place_rows(
             run.to_batch(next(self.loader)), self.built.mesh
           )
-        state, found = self.built.train_step(state, self.teacher_params, batch)
         step += 1
+        self.profile.before(step, self.workdir / "profile", state)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+          state, found = self.built.train_step(
+            state, self.teacher_params, batch
+          )
+        self.profile.after(step, state)
         if pending is not None:
           self._report(*pending, bar)
-        pending = (step, found)
+        pending = (step, found, batch.example_id)
         last = step == config.steps
         if self._told_to_stop(step):
           self._report(*pending, bar)
@@ -173,31 +196,29 @@ class _Loop:
           if pending is not None:  # so that no row is lost with the process
             self._report(*pending, bar)
             pending = None
-          self._save(state, step, row)
+          if last or not self.bad.in_a_row:  # the good ones before stay
+            self._save(state, step, row)
       if pending is not None:
         self._report(*pending, bar)
     self.saved.wait()
     return self._finish(state)
 
-  def _report(self, step: int, found: types.Metrics, bar: Any) -> None:
+  def _report(
+    self, step: int, found: types.Metrics, ids: jax.Array, bar: Any
+  ) -> None:
     """Reads the metrics of a step that has been left behind."""
     config = self.built.config
     row = metrics.means(found)
-    if not np.isfinite(row["loss"]):
-      raise types.UserError(
-        f"step {step}: the loss is {row['loss']}; the last good checkpoint is "
-        f"step {max(self.saved.steps(), default=0)} in {self.workdir}; lower "
-        "the learning rate or look at the data"
-      )
-    view = self.built.config.data
-    tokens = view.batch_size * getattr(view, "seq_len", 1)
+    bad = self.bad.see(step, row, ids)
+    tokens = config.data.batch_size * getattr(config.data, "seq_len", 1)
     speed = self.clock.tick(tokens)
     bar.update(1)
     bar.set_postfix_str(
       f"loss {row['loss']:.3f}, {speed['tokens_per_s']:,.0f} tokens/s"
     )
-    if step % config.log_every == 0 or step in (1, config.steps):
-      row["lr"] = float(self.built.learning_rate(jnp.asarray(step - 1)))
+    if bad or step % config.log_every == 0 or step in (1, config.steps):
+      applied = step - 1 - int(row["bad_steps"]) + bad
+      row["lr"] = float(self.built.learning_rate(jnp.asarray(applied)))
       self.writer.write(step, row | speed | {"tokens": step * tokens})
       if bar.disable:
         self.log(
@@ -205,15 +226,26 @@ class _Loop:
           f"{speed['tokens_per_s']:,.0f} tokens/s  "
           f"{self.clock.left(config.steps - step)} left"
         )
+    if self.bad.too_many:
+      said = self.bad.message(
+        lambda ids: distributed.whole_rows(ids, self.built.mesh)
+      )
+      raise types.UserError(
+        f"{said}; the last good checkpoint is step "
+        f"{max(self.saved.steps(), default=0)} in "
+        f"{workdir_lib.name(self.workdir)}; lower the "
+        "learning rate, look at the data, or raise --max-bad-steps"
+      )
 
   def _missing(self, step: int) -> dict[str, heldout.HeldOut]:
     """Evaluations that this step has no row of: it was stopped right after."""
-    rows = [r for r in metrics.read(self.workdir) if r["step"] == step]
-    return {
-      name: held
-      for name, held in self.evals.items()
-      if not any(f"{name}/ce" in row for row in rows)
-    }
+
+    def names() -> list[str]:
+      rows = [r for r in metrics.read(self.workdir) if r["step"] == step]
+      told = {key for row in rows for key in row}
+      return [name for name in self.evals if f"{name}/ce" not in told]
+
+    return {name: self.evals[name] for name in distributed.decide(names)}
 
   def _evaluate(
     self, state: types.TrainState, step: int, evals: dict[str, heldout.HeldOut]
@@ -241,6 +273,7 @@ class _Loop:
 
   def _save(self, state, step: int, row: dict[str, float] | None = None):
     with self.clock.paused():
+      workdir_lib.upload(self.workdir)
       self.saved.save(step, state, self.loader.state(), row)
 
   def _told_to_stop(self, step: int) -> bool:
@@ -250,8 +283,9 @@ class _Loop:
 
   def _finish(self, state: types.TrainState) -> dict[str, Any]:
     self._continue({"end": state.params["student"]}, teacher=True)
-    rows = metrics.read(self.workdir)
-    result = heldout.result_of(rows, list(self.evals))
+    result = distributed.decide(
+      lambda: heldout.result_of(metrics.read(self.workdir), list(self.evals))
+    )
     if jax.process_index() == 0:
       checkpoint.dump_json(self.workdir / "result.json", result)
     return result
@@ -275,8 +309,10 @@ class _Loop:
       evaluate.write_continuations(self.workdir, rows)
 
   def close(self) -> None:
+    self.profile.close()
     if hasattr(self, "writer"):
       self.writer.close()
+      workdir_lib.upload(self.workdir)
     self.loader.close()
     for held in self.evals.values():
       held.loader.close()
@@ -284,20 +320,23 @@ class _Loop:
 
 def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
   """Refuses a directory of another run, or what is no run at all."""
-  path = workdir / "config.json"
+  path, said = workdir / "config.json", workdir_lib.name(workdir)
   if workdir.exists() and not workdir.is_dir():
-    raise types.UserError(f"{workdir} is a file; choose another --workdir")
+    raise types.UserError(f"{said} is a file; choose another --workdir")
   if not path.is_file():
-    if workdir.exists() and any(workdir.iterdir()):
+    # A run that was killed at its very start may have left half a config.
+    there = {p.name for p in workdir.iterdir()} if workdir.exists() else set()
+    if there - {"config.json.tmp"}:
       raise types.UserError(
-        f"{workdir} holds other files and no run; choose an empty --workdir"
+        f"{said} holds other files and no run; choose an empty --workdir"
       )
     return
   if resume == "never":
     raise types.UserError(
-      f"{workdir} already holds a run and --resume is never; choose another "
+      f"{said} already holds a run and --resume is never; choose another "
       "--workdir"
     )
+  checkpoint.check_links(workdir)
   try:
     old = json.loads(path.read_text())
   except ValueError as error:
@@ -308,14 +347,19 @@ def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
   found = [
     line
     for line in changed(old, new)
-    if line.split(":")[0].split(".")[0] not in MAY_CHANGE
+    if not _may_change(line.split(":")[0].split("."))
   ]
   if found:
     raise types.UserError(
-      f"{workdir} holds a run of another config; it differs in "
+      f"{said} holds a run of another config; it differs in "
       f"{'; '.join(found[:5])}{' ...' if len(found) > 5 else ''}. Choose "
       "another --workdir, or undo the change to go on with this run"
     )
+
+
+def _may_change(path: Sequence[str]) -> bool:
+  placed = path[0] == "teachers" and path[2:3] in (["rules"], ["place"])
+  return placed or path[0] in MAY_CHANGE
 
 
 def find_tokenizer(config: Config, models: run.Models) -> Any:
@@ -356,13 +400,6 @@ def _check_vocabulary(name: str, teacher: pretrained.Found, tokenizer) -> None:
     )
 
 
-def _share() -> dict[str, int]:
-  return {
-    "process_index": jax.process_index(),
-    "process_count": jax.process_count(),
-  }
-
-
 def _start(built, teacher_params, saved, log):
   """The newest readable checkpoint, else the state before the first step."""
   like = jax.tree.map(
@@ -371,7 +408,7 @@ def _start(built, teacher_params, saved, log):
     built.state_shardings,
   )
   error = None
-  for step in reversed(saved.steps()):
+  for step in reversed(distributed.decide(saved.steps)):
     try:
       found = saved.restore(step, like)
     except types.UserError as damage:
@@ -396,12 +433,17 @@ def _write_start(config, built, tokenizer, workdir) -> None:
   student = config_json.encode(built.models.student)
   checkpoint.dump_json(workdir / "student.json", student)
   checkpoint.dump_json(workdir / "models.json", _models(built.models))
+  checkpoint.dump_json(workdir / "shardings.json", placement.of_run(built))
   command = workdir / "command.txt"
   if not command.exists():
     program = pathlib.Path(sys.argv[0]).name
     command.write_text(shlex.join([program, *sys.argv[1:]]) + "\n")
   if tokenizer is not None and not (workdir / "tokenizer").exists():
-    tokenizers.save(tokenizer, workdir / "tokenizer")
+    half = workdir / "tokenizer.tmp"  # so that it is there whole or not at all
+    shutil.rmtree(half, ignore_errors=True)
+    tokenizers.save(tokenizer, half)
+    half.rename(workdir / "tokenizer")
+  workdir_lib.upload(workdir)
 
 
 def _models(models: run.Models) -> dict[str, Any]:
@@ -434,36 +476,20 @@ def _describe(built: run.Run, loader, workdir, log) -> None:
     part = sum(shape.size for shape, moves in shapes if moves) / 1e6
     kept += f", trains {part:.2f} M of them"
   log(f"student: {size:.1f} M parameters{kept}")
+  for name, axes in built.uneven().items():
+    for one in axes:
+      log(f"{name}: {one}")
   sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
-  log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: {workdir}")
+  log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: "
+      f"{workdir_lib.name(workdir)}")  # fmt: skip
 
 
 def _progress(step: int, steps: int):
   from tqdm import tqdm
 
   return tqdm(
-    total=steps, initial=step, disable=not sys.stderr.isatty(), unit="step"
+    total=steps,
+    initial=step,
+    disable=jax.process_index() != 0 or not sys.stderr.isatty(),
+    unit="step",
   )
-
-
-@contextlib.contextmanager
-def _signals():
-  """Collects the exit code that a signal asks for; a second one is obeyed."""
-  asked: list[int] = []
-  codes = {signal.SIGTERM: 143, signal.SIGINT: 130}
-
-  def ask(number, frame):
-    del frame
-    if asked:
-      raise SystemExit(codes[signal.Signals(number)])
-    asked.append(codes[signal.Signals(number)])
-
-  try:
-    old = {number: signal.signal(number, ask) for number in codes}
-  except ValueError:  # not the main thread, as in some notebooks
-    old = {}
-  try:
-    yield asked
-  finally:
-    for number, handler in old.items():
-      signal.signal(number, handler)

@@ -25,11 +25,23 @@ PyTree: TypeAlias = Any
 Leaf: TypeAlias = Any
 """A field of a pytree: an array, or in its place a shape, sharding or spec."""
 
-BATCH_AXES = ("data", "fsdp")
+BATCH_AXES = ("data", "fsdp", "expert")
 """Mesh axes over which the rows of a batch are divided."""
 
+CONTEXT_AXIS = "context"
+"""Mesh axis over which the positions of a row are divided."""
+
 HEADS_AXIS = "tensor"
-"""Mesh axis over which the heads of attention are divided."""
+"""Mesh axis over which the heads of attention are divided by default."""
+
+EXPERT_AXIS = "expert"
+"""Mesh axis over which the experts of a mixture are divided."""
+
+
+def axis_size(name: str) -> int:
+  """Devices along an axis of the mesh in context; 1 where there is none."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return 1 if mesh.empty else mesh.shape.get(name, 1)
 
 
 def target_platform() -> str | None:

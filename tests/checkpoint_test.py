@@ -3,6 +3,7 @@
 """Checkpoints on disk: whole, on any mesh, and never lost by mistake."""
 
 import dataclasses
+import errno
 import json
 import math
 import pathlib
@@ -255,3 +256,37 @@ def test_json_is_written_whole(tmp_path):
   checkpoint.dump_json(path, {"name": "Grüße"})
   assert "Grüße" in path.read_text()
   assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    OSError(errno.ENOSPC, "No space left on device"),
+    ValueError("RESOURCE_EXHAUSTED: Failed to write [os_error_code='28']"),
+  ],
+)
+def test_a_full_disk_is_one_message(tmp_path, error):
+  with (
+    pytest.raises(types.UserError, match=r"No space left .* are whole"),
+    checkpoint.disk_errors(tmp_path),
+  ):
+    raise error
+
+
+@pytest.mark.parametrize(
+  "error", [OSError(errno.ENOENT, "gone"), ValueError("of another kind")]
+)
+def test_other_errors_stay_what_they_are(tmp_path, error):
+  with pytest.raises(type(error)) as raised, checkpoint.disk_errors(tmp_path):
+    raise error
+  assert raised.value is error
+
+
+def test_links_that_stay_inside_are_fine(tmp_path):
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run" / "a").write_text("a")
+  (tmp_path / "run" / "b").symlink_to("a")
+  checkpoint.check_links(tmp_path / "run")
+  (tmp_path / "run" / "c").symlink_to("../run-2")
+  with pytest.raises(types.UserError, match=r"run/c is a symbolic link to"):
+    checkpoint.check_links(tmp_path / "run")

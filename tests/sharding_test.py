@@ -16,8 +16,10 @@ from jdistill.models import DecoderConfig, Segment
 RULES = sharding.DEFAULT_RULES
 
 
-def mesh(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
-  return sharding.make_mesh(sharding.MeshShape(data, fsdp, tensor))
+def mesh(data: int, fsdp: int, tensor: int, expert: int = 1):
+  return sharding.make_mesh(
+    sharding.MeshShape(data, fsdp, tensor, expert=expert)
+  )
 
 
 def own(array: jax.Array) -> tuple[int, ...]:
@@ -34,14 +36,17 @@ def own(array: jax.Array) -> tuple[int, ...]:
     ((2, 2, -1), (2, 2, 2)),
     ((8, -1, 1), (8, 1, 1)),
     ((2, 1, 4), (2, 1, 4)),
+    ((-1, 1, 1, 4), (2, 1, 1, 4)),
+    ((1, 2, 2, 2), (1, 2, 2, 2)),
   ],
   ids=str,
 )
 def test_sizes_multiply_to_the_devices(asked, sizes):
   made = mesh(*asked)
-  assert dict(made.shape) == dict(
-    zip(("data", "fsdp", "tensor"), sizes, strict=True)
-  )
+  names = ("data", "fsdp", "tensor", "expert")
+  found = dict.fromkeys(sharding.AXES, 1)
+  found |= dict(zip(names, sizes, strict=False))
+  assert dict(made.shape) == found
   assert set(made.devices.flat) == set(jax.devices())
   assert set(made.axis_types) == {AxisType.Auto}
 
@@ -57,7 +62,8 @@ def test_ones_alone_are_one_device():
 def test_some_of_the_devices():
   few = jax.devices()[2:6]
   made = sharding.make_mesh(sharding.MeshShape(fsdp=2), few)
-  assert dict(made.shape) == {"data": 2, "fsdp": 2, "tensor": 1}
+  sizes = dict.fromkeys(sharding.AXES, 1) | {"data": 2, "fsdp": 2}
+  assert dict(made.shape) == sizes
   assert set(made.devices.flat) == set(few)
 
 
@@ -85,6 +91,27 @@ def test_other_sizes_are_refused(asked):
 
 
 @pytest.mark.parametrize(
+  ("shape", "message"),
+  [
+    (sharding.MeshShape(slices=2), "cpu devices .* are in no slices; take 1"),
+    (sharding.MeshShape(2, -1, slices=4), "does not divide mesh.data 2"),
+    (sharding.MeshShape(slices=0), "slices is 0"),
+  ],
+)
+def test_slices_that_are_not_there_are_refused(shape, message):
+  with pytest.raises(types.UserError, match=message):
+    sharding.make_mesh(shape)
+
+
+def test_slices_may_be_planned():
+  made = sharding.make_mesh(sharding.MeshShape(-1, 128, slices=2), 512)
+  assert dict(made.shape) == dict.fromkeys(sharding.AXES, 1) | {
+    "data": 4,
+    "fsdp": 128,
+  }
+
+
+@pytest.mark.parametrize(
   ("axes", "shape", "expected"),
   [
     (("vocab", "embed"), (16, 8), P("tensor", "fsdp")),
@@ -92,6 +119,7 @@ def test_other_sizes_are_refused(asked):
     (("embed", "heads", "head_dim"), (8, 2, 5), P("fsdp", "tensor")),
     (("embed", None), (8, 8), P("fsdp")),
     ((None, "layers"), (8, 8), P()),
+    (("layers", "expert", "embed"), (3, 4, 8), P(None, "expert", "fsdp")),
     ((), (), P()),
   ],
   ids=str,
@@ -118,11 +146,33 @@ def test_a_mesh_axis_serves_the_first_that_asks_and_fits():
 
 
 def test_rules_can_be_changed():
-  rules = {**RULES, "embed": None, "mlp": "data", "vocab": "expert"}
+  rules = {**RULES, "embed": None, "mlp": "data", "vocab": "elsewhere"}
   made = mesh(2, 2, 2)
   assert sharding.spec(("embed", "mlp"), (8, 8), made, rules) == P(None, "data")
   # An axis that this mesh does not have divides nothing.
   assert sharding.spec(("vocab", "embed"), (8, 8), made, rules) == P()
+
+
+def test_a_rule_may_name_several_axes():
+  made = sharding.make_mesh(sharding.MeshShape(1, 2, 2, 2))
+  find = lambda *args: sharding.spec(*args, made, RULES)  # noqa: E731
+  assert find(("embed", "mlp"), (8, 8)) == P(("fsdp", "context"), "tensor")
+  assert find(("embed", "mlp"), (6, 8)) == P("fsdp", "tensor")
+  assert find(("embed",), (5,)) == P()
+  assert sharding.spec(("embed",), (8,), mesh(2, 2, 2), RULES) == P("fsdp")
+
+
+def test_what_does_not_divide_is_named_with_the_sizes_that_would():
+  made = sharding.make_mesh(sharding.MeshShape(1, 2, 2, 2))
+  axes = {"a": ("embed", "mlp"), "b": ("embed",), "c": ("vocab",)}
+  shapes = {"a": jnp.zeros((6, 4)), "b": jnp.zeros(6), "c": jnp.zeros(31)}
+  assert [str(u) for u in sharding.uneven(axes, shapes, made, RULES)] == [
+    "embed 6 does not divide over fsdp+context 4 and is in 2 parts (a and 1 "
+    "more); 4 or 8 would divide, or fsdp+context 1 or 2 or 3",
+    "vocab 31 does not divide over tensor 2 and is whole on every device (c); "
+    "30 or 32 would divide, or tensor 1",
+  ]
+  assert not sharding.uneven(axes, shapes, mesh(8, 1, 1), RULES)
 
 
 def test_each_device_holds_its_part_of_a_model():
@@ -154,7 +204,20 @@ def test_each_device_holds_its_part_of_a_model():
   jax.tree.map(np.testing.assert_array_equal, params, placed)
 
 
-def test_rows_are_divided_over_data_and_fsdp_alone():
+def test_experts_are_divided_over_an_axis_of_their_own():
+  made = mesh(1, 2, 1, 4)
+  axes = ("layers", "expert", "embed", "mlp")
+  expected = P(None, "expert", "fsdp", "tensor")
+  assert sharding.spec(axes, (3, 8, 8, 6), made, RULES) == expected
+  assert sharding.num_row_shards(made) == 8
+  placed = sharding.place_rows(np.arange(16), made)
+  held = {s.device: s.data.tolist() for s in placed.addressable_shards}
+  for at, device in np.ndenumerate(made.devices):
+    first = 2 * (4 * at[1] + at[2])
+    assert held[device] == [first, first + 1]
+
+
+def test_rows_are_not_divided_over_tensor():
   made = mesh(2, 2, 2)
   tree = {"x": np.arange(16).reshape(8, 2), "id": np.arange(8)}
   placed = sharding.place_rows(tree, made)
@@ -165,6 +228,22 @@ def test_rows_are_divided_over_data_and_fsdp_alone():
   held = {s.device: s.data[0] for s in placed["id"].addressable_shards}
   for at, device in np.ndenumerate(made.devices):
     assert held[device] == 2 * (2 * at[0] + at[1])
+
+
+def test_positions_are_divided_over_context():
+  made = sharding.make_mesh(sharding.MeshShape(1, 2, 1, 4))
+  rows = np.arange(4 * 8).reshape(4, 8)
+  view = types.Tokens(rows, rows, rows, rows, rows)
+  batch = types.Batch(
+    {"student": view, "labels": types.Examples(rows, rows[:, 0], rows[:, 0])},
+    {"scores": rows},
+    rows[:, 0],
+  )
+  placed = sharding.place_rows(batch, made)
+  assert {own(x) for x in jax.tree.leaves(placed["student"])} == {(2, 2)}
+  assert own(placed["labels"].inputs) == own(placed.data["scores"]) == (2, 8)
+  assert own(placed.example_id) == (2,)
+  jax.tree.map(np.testing.assert_array_equal, batch, placed)
 
 
 def params_and_places(made):

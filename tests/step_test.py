@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The train step through `run.build`: twenty updates, the same everywhere."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -23,7 +24,7 @@ from jdistill import (
   types,
 )
 from jdistill import models as models_lib
-from jdistill.models import DecoderConfig, Segment
+from jdistill.models import DecoderConfig, Mixture, Segment
 
 B, T, V, STEPS = 8, 8, 32, 20
 
@@ -41,6 +42,11 @@ def decoder(width: int, layers: int) -> DecoderConfig:
 
 
 TEACHER, STUDENT = decoder(24, 3), decoder(16, 2)
+SPARSE = dataclasses.replace(
+  STUDENT,
+  segments=(Segment.uniform(1), Segment.uniform(1, sparse=True)),
+  experts=Mixture(4, 2, 16),
+)
 
 
 class Drawn(pretrained.Found):
@@ -58,9 +64,9 @@ class Drawn(pretrained.Found):
 NOWHERE = refs.Located("drawn", "huggingface", pathlib.Path("drawn"))
 
 
-def make(*, mesh=(1, 1, 1), devices=8, **changes) -> run.Run:
+def make(*, mesh=(1, 1, 1), devices=8, student=STUDENT, **changes) -> run.Run:
   fields = {
-    "student": config.Fresh(STUDENT),
+    "student": config.Fresh(student),
     "teachers": {"teacher": config.Teacher("drawn")},
     "method": methods.Sum(
       {
@@ -74,7 +80,7 @@ def make(*, mesh=(1, 1, 1), devices=8, **changes) -> run.Run:
     "mesh": sharding.MeshShape(*mesh),
   }
   found = {"teacher": Drawn("drawn", NOWHERE, TEACHER)}
-  models = run.Models(found, STUDENT, None, None)
+  models = run.Models(found, student, None, None)
   return run.build(
     config.Config(**(fields | changes)),
     models,
@@ -115,6 +121,42 @@ def losses_of(built: run.Run, steps: int = STEPS):
 @functools.cache
 def on_one_device():
   return losses_of(make(devices=1))
+
+
+@functools.cache
+def of_a_mixture(mesh, microbatches, devices=8):
+  method = methods.Sum(
+    {
+      "kd": methods.Part(methods.KD()),
+      "balance": methods.Part(methods.RouterBalance(), 0.1),
+    }
+  )
+  built = make(
+    mesh=mesh,
+    microbatches=microbatches,
+    devices=devices,
+    student=SPARSE,
+    method=method,
+  )
+  return losses_of(built)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("mesh", "microbatches"),
+  [
+    ((1, 2, 1, 1, 4), 1),
+    ((2, 1, 2, 1, 2), 2),
+    ((1, 1, 4, 1, 2), 4),
+    ((1, 4, 2), 2),
+    ((1, 1, 2, 2, 2), 2),
+  ],
+)
+def test_experts_learn_the_same_on_any_mesh(mesh, microbatches):
+  expected = of_a_mixture((1, 1, 1), 1, devices=1)
+  assert expected[-1] < expected[0]
+  found = of_a_mixture(mesh, microbatches)
+  np.testing.assert_allclose(found, expected, rtol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +267,8 @@ def test_what_does_not_divide_is_refused_with_the_sizes():
     make(mesh=(8, 1, 1), microbatches=3)
   with pytest.raises(types.UserError, match="does not fit 8 devices"):
     make(mesh=(3, 1, 1))
+  with pytest.raises(types.UserError, match=r"divide 4 experts.*1, 2, 4"):
+    make(mesh=(1, 1, 1, 1, 8), student=SPARSE)
 
 
 def test_a_teacher_that_is_not_there_is_named():

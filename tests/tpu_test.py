@@ -19,7 +19,6 @@ from jdistill import (
   hlo,
   methods,
   optim,
-  pretrained,
   run,
   sharding,
   types,
@@ -36,8 +35,11 @@ pytestmark = [
 ]
 
 V, T, ROWS = 131_072, 4096, 16
-MESHES = {"fsdp x tensor": (1, 8, 2), "fsdp": (1, 16, 1)}
-TENSOR = {name: mesh[-1] for name, mesh in MESHES.items()}
+MESHES = {
+  "fsdp x tensor": sharding.MeshShape(1, 8, 2),
+  "fsdp": sharding.MeshShape(1, 16, 1),
+  "fsdp x tensor x context": sharding.MeshShape(1, 4, 2, 2),
+}
 
 
 def decoder(width: int, head_dim: int, windows, *, tied: bool):
@@ -57,20 +59,25 @@ TEACHER = decoder(1280, 128, (0, 0), tied=False)
 STUDENT = decoder(640, 64, (0, 1024), tied=True)
 
 
-@functools.cache
-def compiled(mesh: str, attention: str):
-  """The train step's program, and the memory that it needs."""
-  for name, value in {
+def chips(name: str, **options):
+  for key, value in {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_LOG_DIR": "disabled",
     "TPU_SKIP_MDS_QUERY": "1",
   }.items():
-    os.environ.setdefault(name, value)
-  chips = topologies.get_topology_desc("v5e:4x4", "tpu").devices
+    os.environ.setdefault(key, value)
+  return topologies.get_topology_desc(name, "tpu", **options).devices
+
+
+@functools.cache
+def compiled(mesh: str, attention: str, place: str = "device"):
+  """The train step's program, and the memory that it needs."""
   settings = config.Config(
     student=config.Fresh(architecture=STUDENT),
     teachers={
-      "teacher": config.Teacher(architecture=TEACHER, dtype="bfloat16")
+      "teacher": config.Teacher(
+        architecture=TEACHER, dtype="bfloat16", place=place
+      )
     },
     method=methods.KD(),
     data=data.TextData(seq_len=T, batch_size=ROWS),
@@ -78,15 +85,17 @@ def compiled(mesh: str, attention: str):
     optimizer=optim.AdamW(),
     dtype="bfloat16",
     attention=attention,
-    mesh=sharding.MeshShape(*MESHES[mesh]),
+    mesh=MESHES[mesh],
   )
   whole = jax.ShapeDtypeStruct((ROWS, T), "int32")
   counted = jax.ShapeDtypeStruct((ROWS, T), "float32")
   ids = jax.ShapeDtypeStruct((ROWS,), "int32")
   view = types.Tokens(whole, whole, counted, whole, whole)
   batch = types.Batch({"student": view}, {}, ids)
-  built = run.build(settings, run.find_models(settings), batch, devices=chips)
-  teachers = {"teacher": pretrained.cast(TEACHER.shapes(), "bfloat16")}
+  built = run.build(
+    settings, run.find_models(settings), batch, devices=chips("v5e:4x4")
+  )
+  teachers = built.teacher_shapes()
   with jax.set_mesh(built.mesh):
     lowered = built.train_step.lower(built.state_shapes, teachers, batch)
     made = lowered.compile()
@@ -95,7 +104,7 @@ def compiled(mesh: str, attention: str):
 
 def vocabulary(mesh: str) -> set[int]:
   """Sizes of a vocabulary axis, whole and divided."""
-  return {V, V // TENSOR[mesh]}
+  return {V, V // MESHES[mesh].tensor}
 
 
 def loss_loops(mesh: str, program: hlo.Program):
@@ -116,9 +125,10 @@ each_mesh = pytest.mark.parametrize("mesh", MESHES)
 def test_logits_are_never_larger_than_a_chunk(mesh):
   """What else has a vocabulary axis is a table, [V, D] or a part of it."""
   program, _ = compiled(mesh, "auto")
-  fsdp, sizes = MESHES[mesh][1], vocabulary(mesh)
+  shape, sizes = MESHES[mesh], vocabulary(mesh)
   widths = {TEACHER.width, STUDENT.width}
-  tables = widths | {width // fsdp for width in widths}
+  parts = (1, shape.fsdp, shape.fsdp * shape.context)
+  tables = {width // n for width in widths for n in parts}
   logits = []
   for array, instruction in hlo.with_axis(program, sizes):
     rows = array.size // next(n for n in array.shape if n in sizes)
@@ -139,7 +149,7 @@ def test_the_loss_sends_no_logits_and_no_head(mesh):
   (loop,) = loss_loops(mesh, program)
   chunk = ACCELERATOR_CHUNK_BYTES // (4 * V)
   for kind, array, instruction in hlo.collectives(program.body(loop)):
-    assert TENSOR[mesh] > 1, instruction
+    assert MESHES[mesh].tensor > 1, instruction
     assert not set(array.shape) & vocabulary(mesh), (kind, array)
     assert array.size <= chunk * STUDENT.width, (kind, array)
 
@@ -156,9 +166,11 @@ def test_attention_is_the_kernel(mesh):
   ]
   phases = [name.removeprefix("splash_mha_") for name, _ in names]
   assert sorted(phases) == ["dkv"] * 2 + ["dq"] * 2 + ["fwd"] * 3
+  positions = {T, T // MESHES[mesh].context}
   for instruction in program.buffers():
     for array in instruction.arrays:
-      assert array.shape.count(T) < 2, (array, instruction.source)
+      scores = sum(size in positions for size in array.shape) > 1
+      assert not scores, (array, instruction.source)
 
 
 def test_plain_attention_compiles_and_holds_more():
@@ -167,3 +179,29 @@ def test_plain_attention_compiles_and_holds_more():
   assert not any(i.target == "tpu_custom_call" for i in program.buffers())
   _, flashed = compiled(mesh, "auto")
   assert flashed.temp_size_in_bytes < plain.temp_size_in_bytes
+
+
+def test_a_teacher_may_wait_on_the_host():
+  """Its layers are arguments there, and one at a time is on the chip."""
+  mesh = "fsdp x tensor"
+  _, near = compiled(mesh, "auto")
+  _, far = compiled(mesh, "auto", "host")
+  layers = TEACHER.shapes()["segment_0"]
+  kept = 2 * sum(x.size for x in jax.tree.leaves(layers)) // 16
+  assert far.host_argument_size_in_bytes >= kept
+  gone = near.argument_size_in_bytes - far.argument_size_in_bytes
+  assert gone >= kept
+  one = kept // TEACHER.num_layers
+  assert far.temp_size_in_bytes <= near.temp_size_in_bytes + 2 * one
+
+
+def test_data_spans_slices():
+  devices = chips("v5e:4x4", num_slices=2)
+  mesh = sharding.make_mesh(sharding.MeshShape(-1, 4, 4, slices=2), devices)
+  assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "context": 1, "tensor": 4}
+  for number, part in enumerate(mesh.devices):
+    assert {device.slice_index for device in part.flat} == {number}
+  for slices, found in ((1, "are of 2 slices; take 2"), (4, "of 2 slices")):
+    shape = sharding.MeshShape(-1, 4, 2, slices=slices)
+    with pytest.raises(types.UserError, match=found):
+      sharding.make_mesh(shape, devices)

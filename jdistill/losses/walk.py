@@ -8,10 +8,11 @@ frozen teacher) and sums; `walk_tokens` hands out the values of every position
 and recomputes the logits on the way back (six matmuls), for losses that are
 not linear in sums of tokens.
 
-Where a mesh with the batch axes `types.BATCH_AXES` is set
-(`jax.set_mesh`), each device walks its own rows under `shard_map`: the head's
-gradient is summed over devices once, after the loop. The vocabulary may stay
-sharded over any other axis.
+Where a mesh with the batch axes `types.BATCH_AXES` or the axis
+`types.CONTEXT_AXIS` is set (`jax.set_mesh`), each device walks its own rows
+and its own positions of them under `shard_map`: the head's gradient is summed
+over devices once, after the loop. The vocabulary may stay sharded over any
+other axis.
 """
 
 import functools
@@ -59,7 +60,8 @@ def walk(
   Args:
     fn: see `TokenFn`.
     streams: hidden states [*B, D] with a head each; all share the leading
-      axes, the first of which is divided over the mesh.
+      axes. The first, rows, is divided over the mesh, and so is a second,
+      positions, where its size allows.
     data: pytree of [*B, ...] arrays that travel with the tokens; no gradient.
     params: pytree that `fn` differentiates with respect to; arrays a schedule
       drives may travel here too.
@@ -110,9 +112,9 @@ def _walk(fn, chunk_bytes, live, params, frozen, data):
 
   def local(args: _Args):
     chunks, restore, _ = _split(args, chunk_bytes)
-    return _psum(_scan_sums(body, chunks, restore)[0])
+    return _scan_sums(body, chunks, restore)
 
-  return _on_mesh(local, _Args(live, params, frozen, data), sums=True)
+  return _on_mesh(local, _Args(live, params, frozen, data))[0]
 
 
 def _walk_fwd(fn, chunk_bytes, live, params, frozen, data):
@@ -126,16 +128,11 @@ def _walk_fwd(fn, chunk_bytes, live, params, frozen, data):
 
   def local(args: _Args):
     chunks, restore, join = _split(args, chunk_bytes)
-    (total, metrics, d_heads, d_params), d_hidden = _scan_sums(
-      body, chunks, restore
-    )
-    sums = _psum((total, metrics, d_heads, d_params))
+    sums, d_hidden = _scan_sums(body, chunks, restore)
     return sums, jax.tree.map(join, d_hidden)
 
   args = _Args(live, params, frozen, data)
-  (total, metrics, d_heads, d_params), d_hidden = _on_mesh(
-    local, args, sums=False
-  )
+  (total, metrics, d_heads, d_params), d_hidden = _on_mesh(local, args)
   return (total, metrics), (live, params, d_hidden, d_heads, d_params)
 
 
@@ -167,7 +164,7 @@ def _walk_tokens(fn, chunk_bytes, live, params, frozen, data):
     _, values = jax.lax.scan(body, (), chunks)
     return (), jax.tree.map(join, values)
 
-  return _on_mesh(local, _Args(live, params, frozen, data), sums=False)[1]
+  return _on_mesh(local, _Args(live, params, frozen, data))[1]
 
 
 def _walk_tokens_fwd(fn, chunk_bytes, live, params, frozen, data):
@@ -191,10 +188,10 @@ def _walk_tokens_bwd(fn, chunk_bytes, saved, cotangents):
   def local(args: _Args):
     chunks, restore, join = _split(args, chunk_bytes)
     sums, d_hidden = _scan_sums(body, chunks, restore)
-    return _psum(sums), jax.tree.map(join, d_hidden)
+    return sums, jax.tree.map(join, d_hidden)
 
   args = _Args(live, params, frozen, (data, cotangents))
-  (d_heads, d_params), d_hidden = _on_mesh(local, args, sums=False)
+  (d_heads, d_params), d_hidden = _on_mesh(local, args)
   return (
     *_cotangents(live, params, d_hidden, d_heads, d_params, 1.0),
     None,
@@ -436,19 +433,28 @@ def _scaled(grads, like, scale):
 # -------------------------------------------------------------------- mesh
 
 
-def _axes() -> tuple[str, ...]:
-  """Batch axes of the mesh in context that divide anything."""
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
-    return ()
-  return tuple(
-    a for a in types.BATCH_AXES if a in mesh.axis_names and mesh.shape[a] > 1
-  )
+class _Division(NamedTuple):
+  """Mesh axes that divide the tokens, those of size 1 left out."""
+
+  rows: tuple[str, ...]
+  positions: tuple[str, ...]
+
+  @property
+  def all(self) -> tuple[str, ...]:
+    return self.rows + self.positions
+
+  @property
+  def spec(self) -> PartitionSpec:
+    return PartitionSpec(self.rows, *filter(None, [self.positions]))
 
 
-def _psum(tree):
-  axes = _axes()
-  return jax.lax.psum(tree, axes) if axes else tree
+def _division(args: _Args) -> _Division:
+  """How the mesh in context divides the tokens of a walk."""
+  rows = tuple(a for a in types.BATCH_AXES if types.axis_size(a) > 1)
+  size = types.axis_size(types.CONTEXT_AXIS)
+  first = next(iter({**args.live, **args.frozen}.values())).hidden
+  fits = size > 1 and first.ndim > 2 and first.shape[1] % size == 0
+  return _Division(rows, (types.CONTEXT_AXIS,) if fits else ())
 
 
 def _narrow(streams: Streams) -> Streams:
@@ -461,31 +467,33 @@ def _narrow(streams: Streams) -> Streams:
   return {k: one(s) for k, s in streams.items()}
 
 
-def _on_mesh(local, args: _Args, *, sums: bool):
-  """Runs `local` on each device's rows.
+def _on_mesh(local, args: _Args):
+  """Runs `local` on each device's tokens.
 
-  `local` returns sums over tokens (`sums=True`) or a pair of sums and arrays
-  with the tokens' leading axes.
+  `local(args)` returns sums over its tokens, which are added up over the
+  devices, and arrays with the tokens' leading axes.
   """
   # Narrow before the shards are gathered; gradients stay in the head's dtype.
   args = args._replace(live=_narrow(args.live), frozen=_narrow(args.frozen))
-  axes = _axes()
-  if not axes:
+  division = _division(args)
+  if not division.all:
     return local(args)
-  rows, whole = PartitionSpec(axes), PartitionSpec()
+  tokens, whole = division.spec, PartitionSpec()
 
   def spec(streams):
     return {
-      k: types.Dense(rows, jax.tree.map(lambda _: whole, s.head))
+      k: types.Dense(tokens, jax.tree.map(lambda _: whole, s.head))
       for k, s in streams.items()
     }
 
-  in_specs = _Args(spec(args.live), whole, spec(args.frozen), rows)
-  out_specs = whole if sums else (whole, rows)
+  def summed(args):
+    sums, arrays = local(args)
+    return jax.lax.psum(sums, division.all), arrays
+
   return jax.shard_map(
-    local,
-    in_specs=(in_specs,),
-    out_specs=out_specs,
-    axis_names=set(axes),
+    summed,
+    in_specs=(_Args(spec(args.live), whole, spec(args.frozen), tokens),),
+    out_specs=(whole, tokens),
+    axis_names=set(division.all),
     check_vma=False,
   )(args)

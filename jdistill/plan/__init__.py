@@ -7,11 +7,14 @@ from jdistill.plan.chips import Chip as Chip
 from jdistill.plan.chips import Topology as Topology
 from jdistill.plan.chips import parse as parse
 from jdistill.plan.planning import Flops as Flops
+from jdistill.plan.planning import Lowered as Lowered
 from jdistill.plan.planning import Memory as Memory
 from jdistill.plan.planning import Plan as Plan
 from jdistill.plan.planning import TooLarge as TooLarge
+from jdistill.plan.planning import lower as lower
 from jdistill.plan.planning import plan as plan
 from jdistill.plan.remedies import search as search
 from jdistill.plan.show import lines as lines
+from jdistill.plan.show import lowered as lowered
 from jdistill.plan.show import overflow as overflow
 from jdistill.plan.show import tried as tried

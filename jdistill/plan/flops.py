@@ -41,6 +41,13 @@ def _equation(eqn: Any) -> float:
     case "ragged_dot" | "ragged_dot_general":
       # Each row meets one matrix.
       return 2.0 * _size(eqn.outvars[0]) * eqn.invars[0].aval.shape[-1]
+    case "jit" | "pjit" if params["name"] in (
+      "grouped_product",
+      "grouped_outer",
+    ):
+      # Each row meets one matrix: [M, D] and [E, D, F], or [M, D] and [M, F].
+      rows, other = (var.aval.shape for var in eqn.invars[:2])
+      return 2.0 * math.prod(rows) * other[-1]
     case "scan":
       return params["length"] * of_jaxpr(params["jaxpr"].jaxpr)
     case "while":

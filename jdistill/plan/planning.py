@@ -3,7 +3,7 @@
 """A run's exact train step, compiled for chips that are not here."""
 
 import dataclasses
-import functools
+import math
 import re
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jdistill import config as config_lib
-from jdistill import data, hlo, pretrained, run, types
+from jdistill import hlo, placement, pretrained, run, sharding, types
 from jdistill.models.base import Architecture
 from jdistill.plan import chips, faults, flops, traffic
 
@@ -113,6 +113,29 @@ class Plan:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+  """What is known of a run on GPUs, whose compiler is not here.
+
+  `arguments` are bytes of one device: weights and optimizer state.
+  """
+
+  topology: chips.Topology
+  mesh: dict[str, int]
+  tokens: int
+  steps: int
+  arguments: int
+  flops: Flops
+  fits = True  # nothing is known against it
+  faults = ()
+
+  def to_json(self) -> dict[str, Any]:
+    """Everything, as plain values."""
+    plain = dataclasses.asdict(self)
+    plain["flops"]["model"] = self.flops.model
+    return plain | {"topology": self.topology.name}
+
+
 class TooLarge(Exception):
   """The compiler found no way to fit the step into memory.
 
@@ -134,19 +157,11 @@ def plan(config: config_lib.Config, topology: chips.Topology) -> Plan:
     UserError: for a config or topology that cannot work.
     TooLarge: where the compiler refuses for want of memory.
   """
-  config = self_contained(config)
-  models = run.find_models(config)
-  batch = batch_shapes(config)
   devices = chips.devices(topology)
-  built = run.build(config, models, batch, devices=devices)
-  teachers = {
-    name: stored(found.architecture, config.teachers[name].stored)
-    for name, found in models.teachers.items()
-  }
-  train_step: Any = built.train_step
+  built, batch = _build(config, devices)
   begin = time.perf_counter()
   with jax.set_mesh(built.mesh):
-    traced = train_step.trace(built.state_shapes, teachers, batch)
+    traced = _trace(built, batch)
     try:
       made = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -171,6 +186,51 @@ def plan(config: config_lib.Config, topology: chips.Topology) -> Plan:
   )
 
 
+def lower(config: config_lib.Config, topology: chips.Topology) -> Lowered:
+  """Traces and lowers a run's step for GPUs, which is as far as it goes.
+
+  Raises: UserError for a config that cannot work.
+  """
+  built, batch = _build(config, topology.num_devices)
+  with sharding.in_context(built.mesh):
+    traced = _trace(built, batch)
+    traced.lower(lowering_platforms=("cuda",))
+  shapes = jax.tree.leaves((built.state_shapes, _teachers(built)))
+  places = jax.tree.leaves((built.state_shardings, built.teacher_shardings))
+  return Lowered(
+    topology=topology,
+    mesh=dict(built.mesh.shape),
+    tokens=_tokens(batch),
+    steps=config.steps,
+    arguments=sum(
+      math.prod(place.shard_shape(s.shape)) * s.dtype.itemsize
+      for s, place in zip(shapes, places, strict=True)
+    ),
+    flops=count(built, batch, flops.of_jaxpr(traced.jaxpr.jaxpr)),
+  )
+
+
+def _build(
+  config: config_lib.Config, devices: Any
+) -> tuple[run.Run, types.Batch]:
+  config = self_contained(config)
+  models = run.find_models(config)
+  batch = placement.batch_shapes(config.data)
+  return run.build(config, models, batch, devices=devices), batch
+
+
+def _teachers(built: run.Run) -> types.PyTree:
+  return {
+    name: stored(found.architecture, built.config.teachers[name].stored)
+    for name, found in built.models.teachers.items()
+  }
+
+
+def _trace(built: run.Run, batch: types.Batch) -> Any:
+  train_step: Any = built.train_step
+  return train_step.trace(built.state_shapes, _teachers(built), batch)
+
+
 def self_contained(config: config_lib.Config) -> config_lib.Config:
   """The config with references left out where an architecture is given."""
   teachers = {
@@ -187,24 +247,6 @@ def stored(architecture: Architecture, dtype: str) -> types.PyTree:
   """Shapes of weights as a teacher keeps them."""
   shapes = architecture.shapes()
   return shapes if dtype == "int8" else pretrained.cast(shapes, dtype)
-
-
-def batch_shapes(config: config_lib.Config) -> types.Batch:
-  """Shapes of the global batch; data of other kinds than text are opened."""
-  spec = config.data
-  if not isinstance(spec, data.TextData):
-    loader = data.load(spec, seed=config.seed)
-    try:
-      return run.batch_shapes(spec, run.to_batch(next(loader)))
-    finally:
-      loader.close()
-  rows = (spec.batch_size, spec.seq_len)
-  ids = jax.ShapeDtypeStruct(rows, "int32")
-  mask = jax.ShapeDtypeStruct(rows, "float32")
-  view = types.Tokens(ids, ids, mask, ids, ids)
-  return types.Batch(
-    {"student": view}, {}, jax.ShapeDtypeStruct(rows[:1], "int32")
-  )
 
 
 def count(built: run.Run, batch: types.Batch, program: float) -> Flops:
@@ -231,8 +273,7 @@ def count(built: run.Run, batch: types.Batch, program: float) -> Flops:
 
 
 def _tokens(batch: types.Batch) -> int:
-  targets = batch["student"].targets
-  return functools.reduce(lambda a, b: a * b, targets.shape, 1)
+  return math.prod(batch["student"].targets.shape)
 
 
 def _memory(stats: Any) -> Memory:

@@ -57,6 +57,22 @@ def lines(plan: planning.Plan) -> Iterator[str]:
     yield f"FAULT: {fault}"
 
 
+def lowered(found: planning.Lowered) -> Iterator[str]:
+  """What is known of a run on GPUs."""
+  counted = found.flops
+  sizes = ", ".join(f"{k} {v}" for k, v in found.mesh.items())
+  yield (
+    f"{found.topology.name}: the step lowers for CUDA; its memory and "
+    "collectives are the compiler's, which needs a GPU"
+  )
+  yield f"mesh: {sizes}; {found.tokens:,} tokens a step"
+  yield f"weights and optimizer state per device: {_gib(found.arguments)}"
+  yield (
+    f"operations a step: teacher {counted.teacher:.3g}, student "
+    f"{counted.student:.3g}; the program computes {counted.program:.3g}"
+  )
+
+
 def verdict(plan: planning.Plan) -> str:
   """Whether it fits, in one line."""
   chip = plan.chip
@@ -91,9 +107,9 @@ def tried(one: remedies.Try) -> str:
   return f"  {word}{_gib(used):>10}  {' '.join(flags)}"
 
 
-def _gib(size: float) -> str:
+def _gib(size: int | float) -> str:
   return f"{size / chips.GIB:.2f} GiB"
 
 
-def _mib(size: float) -> str:
+def _mib(size: int | float) -> str:
   return f"{size / 2**20:,.1f} MiB"

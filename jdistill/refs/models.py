@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Literal
 
-from jdistill import gguf_file
+from jdistill import gguf_file, workdir
 from jdistill.refs import globs, grammar, hub, licence, wheels
 from jdistill.types import UserError
 
@@ -92,7 +92,7 @@ def _at(ref: str, path: pathlib.Path, name: str) -> Located:
 
 
 def _local(reference: grammar.Reference) -> Located:
-  path = pathlib.Path(reference.target).expanduser().absolute()
+  path = workdir.local(reference.target).expanduser().absolute()
   if not path.exists():
     raise _missing(reference, path)
   if reference.scheme == "run" and not _is_run(path):
@@ -112,7 +112,9 @@ def _local(reference: grammar.Reference) -> Located:
 
 
 def _is_run(path: pathlib.Path) -> bool:
-  return (path / "config.json").is_file() and (path / "checkpoints").is_dir()
+  return (path / "config.json").is_file() and (
+    workdir.checkpoints(path).is_dir()
+  )
 
 
 def _missing(reference: grammar.Reference, path: pathlib.Path) -> UserError:

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots of a report, each a card; none where there is nothing."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from jdistill import placement
 from jdistill.report import page
-from jdistill.report.plots import Line, lines, smooth
+from jdistill.report.plots import Line, blocks, lines, smooth
 from jdistill.report.record import RunRecord
 
 
@@ -133,3 +136,53 @@ def speed(records: Sequence[RunRecord]) -> list[str]:
   )
   note = "Evaluations and checkpoints are left out; the first step compiles."
   return [page.figure("Throughput", svg, note)]
+
+
+def placements(record: RunRecord) -> list[str]:
+  """Which devices hold which part of three of the student's parameters: one
+  with a vocabulary, one of attention, one of an MLP."""
+  if record.layout is None or math.prod(record.layout["mesh"].values()) == 1:
+    return []
+  found, mesh = [], record.layout["mesh"]
+  for axis in ("vocab", "heads", "mlp"):
+    rows = (
+      row
+      for row in record.layout["parameters"]
+      if row["model"] == "student" and axis in row["axes"]
+    )
+    row = next((row for row in rows if len(row["shape"]) > 1), None)
+    if row is not None:
+      size = placement.size_text(row["bytes_per_device"])
+      note = f"{placement.dimensions(row)}; {size} on each device"
+      found.append(page.figure(row["name"], _parts(row, mesh), note))
+  return found
+
+
+def _parts(row: dict[str, Any], mesh: dict[str, int]) -> str:
+  """The plane of the two dimensions that are divided most, in its parts."""
+  held = placement.holders(row, mesh)
+  counts = [1 + max(part[d] for part in held) for d in range(len(row["shape"]))]
+  plane = range(len(counts))
+  plane = sorted(plane, key=lambda d: (-counts[d], -row["shape"][d]))[:2]
+  down, across = sorted(plane)
+  cells: dict[tuple[int, int], list[int]] = {}
+  for part, devices in held.items():
+    cells.setdefault((part[down], part[across]), []).extend(devices)
+  labels = [
+    [_ranges(sorted(cells[y, x])) for x in range(counts[across])]
+    for y in range(counts[down])
+  ]
+  names = [f"{row['shape'][d]} {row['axes'][d] or ''}" for d in (down, across)]
+  return blocks(labels, y_label=names[0], x_label=names[1])
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+  """`0-3, 8, 10` of sorted numbers."""
+  runs: list[list[int]] = []
+  for number in numbers:
+    if runs and number == runs[-1][-1] + 1:
+      runs[-1].append(number)
+    else:
+      runs.append([number])
+  said = [f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs]
+  return ", ".join(said[:3] + ["..."] * (len(said) > 3))

@@ -1,11 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The jdistill Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Line plots as SVG text whose colours the page around them decides."""
+"""Plots as SVG text whose colours the page around them decides."""
 
+import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,9 @@ _SERIES = tuple(f"#0102{i:02x}" for i in range(16, 24))
 
 NUM_COLOURS = len(_SERIES)
 """Series after so many take the first colours again."""
+
+_MOST_LABELS = 64
+"""Of a matrix's parts: more could not be read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,27 +57,9 @@ def lines(
   Returns: an `<svg>` element; text and lines take the CSS variables `--ink`,
     `--grid` and `--c0`, `--c1`, ... of the page.
   """
-  import matplotlib
-  from matplotlib.backends.backend_svg import FigureCanvasSVG
-  from matplotlib.figure import Figure
-  from matplotlib.ticker import FuncFormatter, LogLocator
+  with _axes(f"{x_label}/{y_label}/{curves}", (5.6, 3.1)) as axes:
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
-  style = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    # By the data too: ids must differ between the figures of a page.
-    "svg.hashsalt": f"{x_label}/{y_label}/{curves}",
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _GRID,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-  }
-  with matplotlib.rc_context(style):
-    figure = Figure(figsize=(5.6, 3.1), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
     for curve in curves:
       axes.plot(
         np.asarray(curve.x, float),
@@ -102,10 +89,77 @@ def lines(
     axes.tick_params(length=0)
     if len(curves) + len(levels) > 1:
       axes.legend(frameon=False, fontsize=9)
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    svg = _svg(axes)
   title = f"{y_label} over {x_label}"
-  return _themed(out.getvalue(), title)
+  return _themed(svg, title)
+
+
+def blocks(
+  labels: Sequence[Sequence[str]], *, x_label: str, y_label: str
+) -> str:
+  """Draws a matrix cut into parts, a label in each.
+
+  Args:
+    labels: by row and column; parts of the same label get the same colour.
+    x_label, y_label: of the matrix's dimensions.
+  Returns: an `<svg>` element as of `lines`.
+  """
+  height, width = len(labels), len(labels[0])
+  order = list(dict.fromkeys(label for row in labels for label in row))
+  with _axes(f"{x_label}/{y_label}/{labels}", (5.6, 2.4)) as axes:
+    from matplotlib.patches import Rectangle
+
+    for y, row in enumerate(labels):
+      for x, label in enumerate(row):
+        colour = _SERIES[order.index(label) % NUM_COLOURS]
+        look = {"facecolor": colour, "edgecolor": _INK, "alpha": 0.35}
+        axes.add_patch(Rectangle((x, y), 1, 1, linewidth=0.8, **look))
+        if height * width <= _MOST_LABELS:
+          at = (x + 0.5, y + 0.5)
+          axes.annotate(label, at, ha="center", va="center", fontsize=8)
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=(), yticks=())
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.spines[:].set_visible(False)
+    svg = _svg(axes)
+  return _themed(svg, f"parts of {y_label} by {x_label}")
+
+
+@contextlib.contextmanager
+def _axes(salt: str, size: tuple[float, float]) -> Iterator[Any]:
+  """Axes in the style of the page.
+
+  Args:
+    salt: by the data too: ids must differ between the figures of a page.
+    size: width and height in inches.
+  """
+  import matplotlib
+  from matplotlib.backends.backend_svg import FigureCanvasSVG
+  from matplotlib.figure import Figure
+
+  style = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "svg.hashsalt": salt,
+    "font.size": 9.5,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+  }
+  with matplotlib.rc_context(style):
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasSVG(figure)
+    yield figure.add_subplot()
+
+
+def _svg(axes: Any) -> str:
+  out = io.StringIO()
+  axes.figure.savefig(
+    out, format="svg", transparent=True, metadata={"Date": None}
+  )
+  return out.getvalue()
 
 
 def smooth(y: Sequence[int | float], width: int) -> np.ndarray:

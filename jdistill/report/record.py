@@ -26,6 +26,7 @@ _NO_TERMS = (
   "step",
   "loss",
   "grad_norm",
+  "bad_steps",
   "lr",
   "seconds",
   "cpu_seconds",
@@ -42,7 +43,7 @@ class RunRecord:
   `config` is its JSON, `evals` the table of `result.json` and `samples` what
   was written of each evaluation, oldest first. `teacher` is None where its
   reference cannot be found any more, `size` (the student's parameters) where
-  it was a module of the user's own.
+  it was a module of the user's own. `layout` is what `placement.of_run` said.
   """
 
   path: pathlib.Path
@@ -54,6 +55,7 @@ class RunRecord:
   continuations: list[dict[str, str]]
   size: int | None
   teacher: pretrained.Found | None
+  layout: dict[str, Any] | None = None
 
   @property
   def step(self) -> int:
@@ -198,6 +200,7 @@ def read_run(path: pathlib.Path) -> RunRecord:
   evals = heldout.result_of(rows, list(config["evals"]))["evals"]
   evals = {name: stages for name, stages in evals.items() if stages.get("end")}
   written = path / "samples" / "continuations.json"
+  layout = path / "shardings.json"
   return RunRecord(
     path=path,
     name=path.name,
@@ -208,6 +211,7 @@ def read_run(path: pathlib.Path) -> RunRecord:
     continuations=evaluate.read_json(written) if written.is_file() else [],
     size=_student_size(path),
     teacher=_find_teacher(config),
+    layout=evaluate.read_json(layout) if layout.is_file() else None,
   )
 
 

@@ -41,6 +41,7 @@ def one_run(record: RunRecord) -> str:
   for name, samples in record.samples.items():
     body += _heat_maps(name, samples)
   body += _continuations(record)
+  body += _placements(record)
   body.append(page.section("Use it"))
   run = page.text(record.path)
   commands = [
@@ -146,6 +147,18 @@ def _heat_pieces(
   for kl, counts in zip(sample["kl"], mask[: last + 1], strict=False):
     values.append(kl if counts else None)
   return tokens, values[: len(tokens)]
+
+
+def _placements(record: RunRecord) -> list[str]:
+  plots = figures.placements(record)
+  if not plots or record.layout is None:
+    return []
+  sizes = ", ".join(f"{k} {v}" for k, v in record.layout["mesh"].items())
+  note = (
+    f"Devices by their number in the mesh ({sizes}) and the part of the "
+    "student's parameters that they hold."
+  )
+  return [page.section("Who holds what", note), page.grid(plots)]
 
 
 def _continuations(record: RunRecord) -> list[str]:

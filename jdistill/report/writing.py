@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Literal
 
-from jdistill import types
+from jdistill import checkpoint, types
 from jdistill.report.compare import compare, named_apart
 from jdistill.report.record import read_run
 from jdistill.report.results import markdown, results
@@ -29,6 +29,8 @@ def write(*runs: pathlib.Path, to: pathlib.Path | None = None) -> pathlib.Path:
   if len(records) == 1:
     text = one_run(records[0])
     default = records[0].path / "report.html"
+    if to is None:
+      checkpoint.check_links(records[0].path)
   else:
     text = compare(named_apart(records))
     default = pathlib.Path("report.html")

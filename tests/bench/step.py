@@ -84,7 +84,7 @@ def floor_step(built: run.Run):
       {**state.params, "student": grads}, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    return types.TrainState(state.step + 1, params, opt_state, {}), ()
+    return types.TrainState(state.step + 1, params, opt_state, state.extra), ()
 
   shardings = built.state_shardings
   rows = jax.sharding.NamedSharding(

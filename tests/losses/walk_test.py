@@ -134,7 +134,18 @@ def test_the_cotangent_scales_the_gradient(world):
   )
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)])
+@pytest.mark.parametrize(
+  "shape",
+  [
+    (8, 1, 1, 1),
+    (2, 2, 1, 2),
+    (1, 4, 1, 2),
+    (1, 1, 1, 8),
+    (1, 1, 2, 4),
+    (1, 2, 2, 2),
+    (1, 2, 4, 1),  # does not divide the positions
+  ],
+)
 def test_any_mesh_gives_the_same(world, shape):
   streams, data, params = world
   streams, data = jax.tree.map(
@@ -142,10 +153,11 @@ def test_any_mesh_gives_the_same(world, shape):
     (streams, data),
   )
   expected = gradients(run_walk(4 * V * 5), streams, data, params)
-  names = ("data", "fsdp", "tensor")
-  mesh = jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 3)
-  rows = NamedSharding(mesh, P(("data", "fsdp")))
-  vocab = 4 if V % shape[2] == 0 else 1  # V divides some tensor axes only
+  names = ("data", "fsdp", "context", "tensor")
+  mesh = jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 4)
+  positions = "context" if T % shape[2] == 0 else None
+  rows = NamedSharding(mesh, P(("data", "fsdp"), positions))
+  vocab = 4 if V % shape[3] == 0 else 1  # V divides some tensor axes only
   head = NamedSharding(mesh, P("tensor" if vocab == 4 else None, None))
 
   def place(stream):
@@ -211,15 +223,18 @@ def _loops(text):
   return [bodies[c] for c in called if c in bodies]
 
 
-def test_no_head_sized_collective_inside_the_loop(world):
+@pytest.mark.parametrize(
+  ("sizes", "local"), [((2, 2, 1, 2), 12), ((1, 2, 2, 2), 12)], ids=str
+)
+def test_no_head_sized_collective_inside_the_loop(world, sizes, local):
   streams, data, params = world
   streams, data = jax.tree.map(
     lambda x: jnp.concatenate([x, x]) if x.shape[:2] == (B, T) else x,
     (streams, data),
   )
-  mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"),
-                       axis_types=(AxisType.Auto,) * 3)  # fmt: skip
-  rows = NamedSharding(mesh, P(("data", "fsdp")))
+  mesh = jax.make_mesh(sizes, ("data", "fsdp", "context", "tensor"),
+                       axis_types=(AxisType.Auto,) * 4)  # fmt: skip
+  rows = NamedSharding(mesh, P(("data", "fsdp"), "context"))
   head = NamedSharding(mesh, P("tensor", "fsdp"))
   place = lambda s: types.Dense(  # noqa: E731
     jax.device_put(s.hidden, rows),
@@ -234,8 +249,11 @@ def test_no_head_sized_collective_inside_the_loop(world):
 
   with jax.set_mesh(mesh):
     compiled = jax.jit(jax.grad(of)).lower(streams["student"], data).compile()
-  loops = _loops(compiled.as_text())
+  text = compiled.as_text()
+  loops = _loops(text)
   assert loops
+  # Each device walks its own tokens and nobody else's, one at a time.
+  assert f'"known_trip_count":{{"n":"{local}"}}' in text
   for body in loops:
     for line in body.splitlines():
       if any(c in line for c in (" all-reduce(", " all-gather(")):

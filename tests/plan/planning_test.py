@@ -12,46 +12,27 @@ import pathlib
 import subprocess
 import sys
 
-import jax
 import pytest
 
-from jdistill import cli, config, data, methods, optim, sharding, types
+from jdistill import cli, config, types
 from jdistill import plan as plan_lib
-from jdistill.models import DecoderConfig, Segment
+from jdistill.models.base import num_params
 from jdistill.plan import planning, remedies
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None, reason="needs libtpu"
 )
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-VOCAB, T, ROWS = 16_384, 256, 8
+NANO = pathlib.Path(__file__).with_name("nano.py")
 
 
-def decoder(width: int, layers: int) -> DecoderConfig:
-  return DecoderConfig(
-    vocab_size=VOCAB,
-    width=width,
-    mlp_width=2 * width,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=128,
-    segments=(Segment.uniform(layers),),
-  )
+def nano(*flags: str) -> config.Config:
+  mesh = ["--mesh.fsdp", "2", "--mesh.tensor", "2"]
+  return config.load(NANO, [*mesh, *flags])
 
 
-def nano(**fields) -> config.Config:
-  defaults = {
-    "student": config.Fresh(decoder(128, 2)),
-    "teachers": {
-      "teacher": config.Teacher(architecture=decoder(256, 3), dtype="bfloat16")
-    },
-    "method": methods.KD(),
-    "data": data.TextData(seq_len=T, batch_size=ROWS),
-    "dtype": "bfloat16",
-    "steps": 1000,
-    "mesh": sharding.MeshShape(data=1, fsdp=2, tensor=2),
-  }
-  return config.Config(**defaults | fields)
+def student_size() -> int:
+  return num_params(nano().student.architecture.shapes())
 
 
 @needs_libtpu
@@ -59,16 +40,10 @@ def test_a_plan_of_four_chips():
   made = plan_lib.plan(nano(), plan_lib.parse("v5e:2x2"))
   assert made.fits
   assert made.faults == ()
-  assert made.tokens == T * ROWS
-  weights = (
-    4
-    * 3
-    * sum(  # float32, with two moments, on four chips
-      leaf.size for leaf in jax.tree.leaves(decoder(128, 2).shapes())
-    )
-  )
-  assert made.memory.arguments > weights / 4
-  head = 2 * T * ROWS * VOCAB
+  assert made.tokens == 256 * 8
+  # Float32, with two moments, on four chips.
+  assert made.memory.arguments > 12 * student_size() / 4
+  head = 2 * 256 * 8 * 16_384
   trunk = made.flops.student - 3 * head * 128
   assert 0 < trunk < made.flops.student
   assert made.flops.program >= 0.95 * made.flops.model
@@ -83,6 +58,19 @@ def test_a_plan_of_four_chips():
   lines = list(plan_lib.lines(made))
   assert "fits" in lines[0]
   assert not any("FAULT" in line for line in lines)
+
+
+def test_a_plan_of_gpus_goes_as_far_as_lowering(tmp_path):
+  path = tmp_path / "plan.json"
+  words = f"plan {NANO} --topology gpu:4 --json {path}"
+  assert cli.main([*words.split(), "--mesh.fsdp", "4"]) == 0
+  made = json.loads(path.read_text())
+  assert made["mesh"]["fsdp"] == 4
+  begin = nano()
+  teacher = begin.teachers["teacher"].architecture
+  whole = 12 * student_size() + 2 * num_params(teacher.shapes())
+  assert whole / 4 <= made["arguments"] < whole / 4 * 1.01
+  assert made["flops"]["program"] >= 0.95 * made["flops"]["model"] > 0
 
 
 def test_without_libtpu_one_line_says_how_to_get_it(monkeypatch, capsys):
@@ -129,7 +117,7 @@ def test_other_errors_of_the_compiler_keep_their_text():
 
 
 def test_changes_are_flags_that_the_config_takes():
-  begin = nano(optimizer=optim.AdamW())
+  begin = nano()
   found = list(remedies.changes(begin, plan_lib.parse("v5e:4x4")))
   flags = [flag for flag, _ in found]
   assert flags == [

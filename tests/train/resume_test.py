@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stopped run goes on as if nothing had happened, bit for bit."""
 
+import dataclasses
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -74,17 +76,119 @@ def test_another_config_is_refused_with_the_difference(world, half):
 def test_what_may_change_may(world, half):
   changed = world.config(microbatches=1, log_every=2, keep=3, save_every=1)
   train.check_workdir(changed, half, "auto")
+  (teacher,) = changed.teachers.values()
+  moved = dataclasses.replace(teacher, place="host", rules={"mlp": None})
+  changed = world.config(teachers={"teacher": moved})
+  train.check_workdir(changed, half, "auto")
+  rounded = dataclasses.replace(teacher, weights="bfloat16")
+  with pytest.raises(types.UserError, match=r"teachers\.teacher\.weights"):
+    train.check_workdir(
+      world.config(teachers={"teacher": rounded}), half, "auto"
+    )
 
 
-def test_damaged_newest_checkpoint(world, whole, half):
+def each_file(change, part="state"):
+  """Damage to all files in a part of a checkpoint."""
+
+  def damage(newest):
+    for path in (newest / part).rglob("*"):
+      if path.is_file():
+        change(path)
+
+  return damage
+
+
+def cut_short(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_bits(path):
+  """One here and there: any one alone may hit a byte that nobody reads."""
+  content = bytearray(path.read_bytes())
+  for part in range(1, 16):
+    content[part * len(content) // 16] ^= 1
+  path.write_bytes(content)
+
+
+def emptied(newest):
+  shutil.rmtree(newest)
+  newest.mkdir()
+
+
+DAMAGE = {
+  "cut short": each_file(cut_short),
+  "empty files": each_file(lambda path: path.write_bytes(b"")),
+  "no arrays": lambda newest: shutil.rmtree(newest / "state/d"),
+  "arrays lost": lambda newest: shutil.rmtree(
+    newest / "state/ocdbt.process_0/d"
+  ),
+  "bits flipped": each_file(flip_bits, "state/ocdbt.process_0/d"),
+  "no manifest": lambda newest: (newest / "state/manifest.ocdbt").unlink(),
+  "no position": lambda newest: shutil.rmtree(newest / "position"),
+  "empty position": lambda newest: (newest / "position/metadata").write_text(
+    ""
+  ),
+  "empty directory": emptied,
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_newest_checkpoint(world, whole, half, kind):
   """The one before is taken, with a warning, and the damage is mended."""
-  for path in (half / "checkpoints/4/state").rglob("*"):
-    if path.is_file():
-      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  DAMAGE[kind](half / "checkpoints/4")
   said = []
   train.train(world.config(steps=STEPS), half, log=said.append)
   assert any("warning" in s and "checkpoints/4" in s for s in said)
   assert any("resuming at step 2" in s for s in said)
+  assert_same(half, whole)
+  assert rows(half) == rows(whole)
+
+
+def test_a_checkpoint_that_was_never_finished(world, whole, half):
+  """What a save that was killed leaves is no checkpoint, and goes."""
+  newest = half / "checkpoints/4"
+  newest.rename(half / "checkpoints/4.orbax-checkpoint-tmp")
+  said = []
+  train.train(world.config(steps=STEPS), half, log=said.append)
+  assert any("resuming at step 2" in s for s in said)
+  assert not list((half / "checkpoints").glob("*tmp*"))
+  assert_same(half, whole)
+
+
+def test_killed_while_it_began(world, whole, tmp_path):
+  """What such a run leaves is neither a run nor in the way of one."""
+  workdir = tmp_path / "run"
+  (workdir / "tokenizer.tmp").mkdir(parents=True)
+  (workdir / "tokenizer.tmp" / "tokenizer.json").write_text("{")
+  (workdir / "config.json").write_bytes((whole / "config.json").read_bytes())
+  (workdir / "config.json.tmp").write_text("{")
+  train.train(world.config(steps=STEPS), workdir, log=log)
+  assert_same(workdir, whole)
+  names = {p.name for p in (workdir / "tokenizer").iterdir()}
+  assert names == {p.name for p in (whole / "tokenizer").iterdir()}
+
+
+def test_killed_before_the_config_was_whole(world, tmp_path):
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run" / "config.json.tmp").write_text("{")
+  train.check_workdir(world.config(), tmp_path / "run", "auto")
+
+
+def test_a_full_disk(world, whole, half, capfd):
+  """One message; what was saved before is whole, and with room it goes on."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  largest = max(p.stat().st_size for p in half.rglob("*") if p.is_file())
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 4, limits[1]))
+    with pytest.raises(types.UserError, match="cannot be written: File too la"):
+      train.train(world.config(steps=STEPS), half, log=log)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, old)
+  with checkpoint.Checkpoints(half / "checkpoints", read_only=True) as saved:
+    assert 4 in saved.steps()
+  train.train(world.config(steps=STEPS), half, log=log)
   assert_same(half, whole)
   assert rows(half) == rows(whole)
 

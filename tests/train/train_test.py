@@ -4,10 +4,11 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from jdistill import checkpoint, metrics, pretrained, train, types
+from jdistill import checkpoint, metrics, pretrained, profiling, train, types
 
 SILENT = {"log": lambda line: None}
 
@@ -27,6 +28,7 @@ def test_leaves_what_others_need(finished):
     "config.json",
     "student.json",
     "models.json",
+    "shardings.json",
     "tokenizer",
     "metrics.jsonl",
     "tensorboard",
@@ -111,7 +113,32 @@ def test_best_checkpoint_stays(world, tmp_path):
 def test_diverged_run_says_so(world, tmp_path):
   config = world.config()
   config = world.config(
-    optimizer=type(config.optimizer)(lr=1e30, clip_norm=None), evals={}
+    optimizer=type(config.optimizer)(lr=1e30, clip_norm=None),
+    evals={},
+    max_bad_steps=2,
   )
-  with pytest.raises(types.UserError, match=r"step \d+: the loss is"):
+  with pytest.raises(types.UserError, match=r"2 updates in a row .*at step 2"):
     train.train(config, tmp_path / "run", **SILENT)
+
+
+@pytest.mark.slow
+def test_traces_the_steps_that_are_asked_for(world, tmp_path):
+  profile = profiling.Profile.parse("2:3")
+  workdir = tmp_path / "run"
+  train.train(world.config(evals={}), workdir, profile=profile, **SILENT)
+  [trace] = (workdir / "profile").rglob("*.xplane.pb")
+  data = jax.profiler.ProfileData.from_file(str(trace))
+  steps = {
+    dict(event.stats)["step_num"]
+    for plane in data.planes
+    for line in plane.lines
+    for event in line.events
+    if event.name == "train"
+  }
+  assert steps == {2, 3}
+
+
+@pytest.mark.parametrize("text", ["", "a:b", "0:3", "5:4", "1:2:3", "-1"])
+def test_steps_that_cannot_be_traced(text):
+  with pytest.raises(types.UserError, match="--profile is"):
+    profiling.Profile.parse(text)

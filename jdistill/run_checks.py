@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot work in a run's config, refused before anything is compiled."""
+
+from typing import TYPE_CHECKING
+
+from jdistill import config as config_lib
+from jdistill import data, sharding, types
+from jdistill.models import flash, host
+
+if TYPE_CHECKING:
+  from jdistill.run import Models
+
+
+def check(
+  config: config_lib.Config, models: "Models", mesh: sharding.AnyMesh
+) -> None:
+  """Refuses what cannot work, before anything is compiled."""
+  needs = config.method.needs()
+  missing = [t for t in needs.teachers if t not in models.teachers]
+  if missing:
+    raise types.UserError(
+      f"method {type(config.method).__name__} needs a teacher named "
+      f"{missing[0]!r}; teachers has {sorted(models.teachers) or 'none'}"
+    )
+  for architecture in (
+    models.student,
+    *(found.architecture for found in models.teachers.values()),
+  ):
+    if getattr(architecture, "mixture", None) is not None:
+      architecture.mixture.check_division(mesh.shape[types.EXPERT_AXIS])
+  shards = sharding.num_row_shards(mesh)
+  parts = shards * config.microbatches
+  for name, spec in {"data": config.data, **config.evals}.items():
+    want = parts if name == "data" else shards
+    if spec.batch_size % want:
+      raise types.UserError(
+        f"{name}.batch_size is {spec.batch_size}, which does not divide over "
+        f"{shards} mesh rows (data x fsdp x expert)"
+        + (f" x {config.microbatches} microbatches" if want != shards else "")
+        + f"; take a multiple of {want}, or another mesh"
+      )
+    _check_ids(name, spec, models)
+    context = sharding.context_size(mesh)
+    if context > 1:
+      _check_context(name, spec, context)
+    if config.attention == "flash":
+      _check_flash(name, spec, context)
+  if needs.same_vocabulary and not config.data.needs_tokenizer:
+    _check_classes(models)
+  if config.select != "last":
+    _check_select(config)
+  _check_rules(config, models, mesh)
+  for name, teacher in config.teachers.items():
+    if teacher.place == "host":
+      _check_host(name, models, mesh)
+  for name in ("steps", "max_bad_steps"):
+    value = getattr(config, name)
+    if value < 1:
+      raise types.UserError(f"{name} is {value}; expected at least 1")
+
+
+def _check_rules(
+  config: config_lib.Config, models: "Models", mesh: sharding.AnyMesh
+) -> None:
+  axes = {k: f.architecture.axes() for k, f in models.teachers.items()}
+  everybody = [models.student.axes(), *axes.values()]
+  sharding.check_rules("rules", config.rules, everybody, mesh)
+  for name, teacher in config.teachers.items():
+    field = f"teachers.{name}.rules"
+    sharding.check_rules(field, teacher.rules, [axes[name]], mesh)
+
+
+def _check_host(name: str, models: "Models", mesh: sharding.AnyMesh) -> None:
+  shape = models.teachers[name].architecture
+  if not hasattr(shape, "stacks"):
+    raise types.UserError(
+      f"teachers.{name}.place is 'host', which is for decoders, whose layers "
+      f"can be moved one at a time, and this is a {type(shape).__name__}; take "
+      "'device'"
+    )
+  kinds = sharding.memory_kinds(mesh)
+  if kinds and host.MEMORY not in kinds:
+    raise types.UserError(
+      f"teachers.{name}.place is 'host', but the devices reach no "
+      f"{host.MEMORY} memory, only {', '.join(kinds)}; take 'device'"
+    )
+
+
+def _check_classes(models: "Models") -> None:
+  own = models.student.vocab_size
+  for name, found in models.teachers.items():
+    size = found.architecture.vocab_size
+    if size != own:
+      raise types.UserError(
+        f"teachers.{name}: {found.ref} tells {size} classes or ids apart and "
+        f"the student {own}; this method compares the same ones"
+      )
+
+
+def _check_ids(name: str, spec: data.Data, models: "Models") -> None:
+  speakers = {"student": models.student} | {
+    f"teachers.{k}": found.architecture for k, found in models.teachers.items()
+  }
+  for who, architecture in speakers.items():
+    if (spec.vocab_size or 0) > architecture.vocab_size:
+      raise types.UserError(
+        f"{name}: has {spec.vocab_size} ids, but {who} knows only "
+        f"{architecture.vocab_size}; give it a vocab_size of {spec.vocab_size}"
+      )
+
+
+def _check_context(name: str, spec: data.Data, context: int) -> None:
+  length = getattr(spec, "seq_len", None)
+  if length is None:
+    raise types.UserError(
+      f"{name}: a {type(spec).__name__} has rows without positions, so a mesh "
+      f"with a context axis of {context} has nothing to divide; take "
+      "mesh.context 1"
+    )
+  if length % context:
+    below = length // context * context
+    sizes = [n for n in (below, below + context) if n]
+    fits = [n for n in range(1, context) if length % n == 0]
+    raise types.UserError(
+      f"{name}.seq_len is {length}, which does not divide over mesh.context "
+      f"{context}; take a seq_len of {' or '.join(map(str, sizes))}, or a "
+      f"context of {' or '.join(map(str, fits))}"
+    )
+
+
+def _check_flash(name: str, spec: data.Data, context: int) -> None:
+  length = getattr(spec, "seq_len", flash.LANES)
+  reason = flash.refusal(length, probs=False, parts=context)
+  if reason:
+    raise types.UserError(
+      f"attention is 'flash', but {name}: {reason}; take another seq_len, or"
+      " attention 'auto'"
+    )
+
+
+def _check_select(config: config_lib.Config) -> None:
+  if config.select.partition("/")[0] not in config.evals:
+    raise types.UserError(
+      f"select is {config.select!r}, but evals has "
+      f"{', '.join(config.evals) or 'none'}; take 'last' or a metric such as "
+      f"'{next(iter(config.evals), 'eval')}/kl'"
+    )
