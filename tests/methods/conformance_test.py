@@ -43,8 +43,16 @@ OWN = {
 }
 KINDS = {methods.RouterBalance: ("sparse",)}
 MOVING = [methods.DKD, methods.Hinton, methods.Sum]
+# These are measured token by token like `KD`: their decoders only if slow.
+ALIKE = [methods.AlphaBetaKD, methods.DKD, methods.Hinton, methods.JSD,
+         methods.SkewKL]  # fmt: skip
 CASES = [
-  pytest.param(cls, kind, id=f"{cls.__name__}-{kind}")
+  pytest.param(
+    cls,
+    kind,
+    id=f"{cls.__name__}-{kind}",
+    marks=[pytest.mark.slow] if cls in ALIKE and kind == "decoder" else [],
+  )
   for cls in CLASSES
   for kind in KINDS.get(cls, ("decoder", "classifier"))
 ]
