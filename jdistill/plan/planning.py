@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jdistill import config as config_lib
-from jdistill import hlo, placement, pretrained, run, sharding, types
+from jdistill import hlo, placement, run, sharding, types
 from jdistill.models.base import Architecture
 from jdistill.plan import chips, faults, flops, traffic
 
@@ -195,7 +195,7 @@ def lower(config: config_lib.Config, topology: chips.Topology) -> Lowered:
   with sharding.in_context(built.mesh):
     traced = _trace(built, batch)
     traced.lower(lowering_platforms=("cuda",))
-  shapes = jax.tree.leaves((built.state_shapes, _teachers(built)))
+  shapes = jax.tree.leaves((built.state_shapes, built.teacher_shapes()))
   places = jax.tree.leaves((built.state_shardings, built.teacher_shardings))
   return Lowered(
     topology=topology,
@@ -219,16 +219,9 @@ def _build(
   return run.build(config, models, batch, devices=devices), batch
 
 
-def _teachers(built: run.Run) -> types.PyTree:
-  return {
-    name: stored(found.architecture, built.config.teachers[name].stored)
-    for name, found in built.models.teachers.items()
-  }
-
-
 def _trace(built: run.Run, batch: types.Batch) -> Any:
   train_step: Any = built.train_step
-  return train_step.trace(built.state_shapes, _teachers(built), batch)
+  return train_step.trace(built.state_shapes, built.teacher_shapes(), batch)
 
 
 def self_contained(config: config_lib.Config) -> config_lib.Config:
@@ -241,12 +234,6 @@ def self_contained(config: config_lib.Config) -> config_lib.Config:
   if isinstance(student, config_lib.Pretrained) and student.architecture:
     student = config_lib.Fresh(student.architecture)
   return dataclasses.replace(config, teachers=teachers, student=student)
-
-
-def stored(architecture: Architecture, dtype: str) -> types.PyTree:
-  """Shapes of weights as a teacher keeps them."""
-  shapes = architecture.shapes()
-  return shapes if dtype == "int8" else pretrained.cast(shapes, dtype)
 
 
 def count(built: run.Run, batch: types.Batch, program: float) -> Flops:
