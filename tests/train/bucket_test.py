@@ -213,15 +213,15 @@ def test_the_commands(world, tmp_path):
     process = jdistill(*args, cwd=tmp_path)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    return out + err
+    return out, err
 
-  said = done(*words[:-3], "12")
-  assert "resuming at step" in said
-  assert f"report: {run}/report.html" in said
-  assert done("report", run).strip() == f"{run}/report.html"
-  [row] = map(json.loads, done("models", run, "--json").splitlines())
+  out, err = done(*words[:-3], "12")
+  assert "resuming at step" in err
+  assert f"report: {run}/report.html" in out
+  assert done("report", run)[0].strip() == f"{run}/report.html"
+  [row] = map(json.loads, done("models", run, "--json")[0].splitlines())
   assert row["bytes"] > 10_000
-  [row] = map(json.loads, done("evaluate", run).splitlines()[-1:])
+  [row] = map(json.loads, done("evaluate", run)[0].splitlines()[-1:])
   assert row["kl"] > 0
   done("export", run, "--to", str(tmp_path / "out"))
   assert os.path.exists(tmp_path / "out" / "model.safetensors")
