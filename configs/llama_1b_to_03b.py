@@ -13,6 +13,7 @@ gated: accept its licence and set HF_TOKEN.
 from jdistill import config, data, methods, optim, schedules, sharding
 from jdistill.models import DecoderConfig, Rope, Segment
 
+TEXT = "hf:HuggingFaceFW/fineweb-edu/sample/10BT/*.parquet"
 VOCAB, CONTEXT = 128_256, 4096
 
 
@@ -42,7 +43,6 @@ STUDENT = DecoderConfig(
 
 
 def get_config() -> config.Config:
-  text = data.Source("hf:HuggingFaceFW/fineweb-edu/sample/10BT/*.parquet")
   return config.Config(
     student=config.Fresh(STUDENT),
     teachers={
@@ -52,11 +52,11 @@ def get_config() -> config.Config:
     },
     method=methods.KD(),
     data=data.TextData(
-      (data.Source(text.ref, split="[:99%]"),), seq_len=CONTEXT, batch_size=16
+      (data.Source(TEXT, split="[:99%]"),), seq_len=CONTEXT, batch_size=16
     ),
     evals={
       "eval": data.TextData(
-        (data.Source(text.ref, split="[99%:]"),),
+        (data.Source(TEXT, split="[99%:]"),),
         seq_len=CONTEXT,
         batch_size=16,
         epochs=1,

@@ -13,6 +13,7 @@ gated: accept their licence and set HF_TOKEN.
 from jdistill import config, data, methods, optim, schedules, sharding
 from jdistill.models import DecoderConfig, Rope, Segment
 
+TEXT = "hf:HuggingFaceFW/fineweb-edu/sample/10BT/*.parquet"
 VOCAB, CONTEXT = 128_256, 4096
 
 
@@ -46,7 +47,6 @@ STUDENT = DecoderConfig(
 
 
 def get_config() -> config.Config:
-  text = data.Source("hf:HuggingFaceFW/fineweb-edu/sample/10BT/*.parquet")
   return config.Config(
     student=config.Pretrained("hf:meta-llama/Llama-3.2-1B", STUDENT),
     teachers={
@@ -56,11 +56,11 @@ def get_config() -> config.Config:
     },
     method=methods.KD(),
     data=data.TextData(
-      (data.Source(text.ref, split="[:99%]"),), seq_len=CONTEXT, batch_size=32
+      (data.Source(TEXT, split="[:99%]"),), seq_len=CONTEXT, batch_size=32
     ),
     evals={
       "eval": data.TextData(
-        (data.Source(text.ref, split="[99%:]"),),
+        (data.Source(TEXT, split="[99%:]"),),
         seq_len=CONTEXT,
         batch_size=16,
         epochs=1,

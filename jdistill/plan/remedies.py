@@ -63,8 +63,7 @@ def changes(
   for name, teacher in large.items():
     if teacher.stored == "float32":
       yield _teacher(name, "bfloat16")
-  if config.mesh.fsdp != -1:
-    # -1 once more would be a second rest.
+  if config.mesh.data != 1:
     mesh = dataclasses.replace(config.mesh, data=1, fsdp=-1)
     yield "--mesh.data 1 --mesh.fsdp -1", _with(mesh=mesh)
   if isinstance(config.optimizer, optim.AdamW):

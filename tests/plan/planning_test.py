@@ -117,7 +117,7 @@ def test_other_errors_of_the_compiler_keep_their_text():
 
 
 def test_changes_are_flags_that_the_config_takes():
-  begin = nano()
+  begin = nano("--mesh.data", "4")
   found = list(remedies.changes(begin, plan_lib.parse("v5e:4x4")))
   flags = [flag for flag, _ in found]
   assert flags == [
