@@ -76,6 +76,11 @@ def save_model(directory, tokenizer, *, seed=0):
   return directory
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _caches(caches):
+  """Commands run in this process."""
+
+
 @pytest.fixture(scope="session")
 def texts():
   return list(pydoc_data.topics.topics.values())[:12]

@@ -10,7 +10,6 @@ import pydoc_data.topics
 import jax
 import pytest
 import tokenizers as library
-from jax.experimental.compilation_cache import compilation_cache
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -21,26 +20,8 @@ TEXTS = list(pydoc_data.topics.topics.values())[:12]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _caches(tmp_path_factory):
-  """Tokens and compiled programs are kept: the runs here are much alike."""
-  root = tmp_path_factory.getbasetemp()
-  settings = {
-    "jax_compilation_cache_dir": str(root / "compiled"),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-  }
-  old = {name: getattr(jax.config, name) for name in settings}
-  for name, value in settings.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("JDISTILL_CACHE", str(root / "cache"))
-    for name, value in settings.items():
-      patch.setenv(name.upper(), str(value))
-    yield
-  for name, value in old.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
+def _caches(caches):
+  """The runs here are much alike."""
 
 
 def make_tokenizer(directory: pathlib.Path, size: int) -> None:
