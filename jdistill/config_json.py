@@ -112,11 +112,22 @@ def _public() -> dict[str, type]:
     methods,
     models,
     optim,
+    sampling,
     schedules,
     sharding,
   )
 
-  modules = (beds, config, data, methods, models, optim, schedules, sharding)
+  modules = (
+    beds,
+    config,
+    data,
+    methods,
+    models,
+    optim,
+    sampling,
+    schedules,
+    sharding,
+  )
   return {
     f"{module.__name__}.{name}": value
     for module in modules

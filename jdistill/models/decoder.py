@@ -84,13 +84,15 @@ class DecoderConfig(DecoderSpec, Architecture):
   def init_cache(
     self, batch: int, length: int, dtype: str = "float32"
   ) -> types.PyTree:
-    """An empty cache for `batch` rows of up to `length` positions."""
+    """An empty cache for `batch` rows of up to `length` positions, divided
+    over the mesh in context by rows and heads."""
     room = (batch, length, self.num_kv_heads, self.head_dim)
+
+    def empty(segment):
+      return division.cached(jnp.zeros((segment.num_layers, *room), dtype))
+
     return {
-      f"segment_{n}": {
-        name: jnp.zeros((segment.num_layers, *room), dtype)
-        for name in ("k", "v")
-      }
+      f"segment_{n}": {name: empty(segment) for name in ("k", "v")}
       for n, segment in enumerate(self.segments)
     }
 

@@ -8,6 +8,7 @@ gathered, so that attention, masks and windows are those of the whole row.
 """
 
 import math
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -54,6 +55,16 @@ def gathered(x: Shaped[Array, "B T *D"]) -> Shaped[Array, "B T *D"]:
   return _constrained(divided(x), None)
 
 
+def rows(x: Shaped[Array, "*B"]) -> Shaped[Array, "*B"]:
+  """Each device its own rows, where they divide."""
+  return _where_it_divides(x, (types.BATCH_AXES,))
+
+
+def cached(x: Shaped[Array, "L B S N Dh"]) -> Shaped[Array, "L B S N Dh"]:
+  """Keys or values of all layers: each device its own rows and heads."""
+  return _where_it_divides(x, ((), types.BATCH_AXES, (), (types.HEADS_AXIS,)))
+
+
 def _constrained(x: jax.Array, positions: str | None) -> jax.Array:
   spec = PartitionSpec(FREE, positions, *(FREE,) * (x.ndim - 2))
   return jax.lax.with_sharding_constraint(x, spec)
@@ -62,10 +73,13 @@ def _constrained(x: jax.Array, positions: str | None) -> jax.Array:
 def _where_it_divides(
   x: jax.Array, over: tuple[tuple[str, ...], ...]
 ) -> jax.Array:
-  """Constrains the dimensions whose mesh axes divide them."""
-  spec = []
-  for size, axes in zip(x.shape, over, strict=True):
+  """Constrains the first dimensions to mesh axes that divide them; those
+  without any are whole on every device, the rest is left free."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return x
+  spec: list[Any] = [FREE] * x.ndim
+  for place, axes in enumerate(over):
     axes = tuple(axis for axis in axes if types.axis_size(axis) > 1)
-    fits = size % math.prod(map(types.axis_size, axes)) == 0
-    spec.append((axes or None) if fits else FREE)
+    if x.shape[place] % math.prod(map(types.axis_size, axes)) == 0:
+      spec[place] = axes or None
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))

@@ -1,17 +1,17 @@
 # SPDX-FileCopyrightText: 2026 The jdistill Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Continuing prompts, greedily or by drawing, with a KV cache.
+"""Continuing prompts, lists in and lists out, on the host.
 
-The prompts are read in one call, then one token at a time is written. Shapes
-depend on the number of prompts, on the longest one rounded up to a power of
-two, and on the number of new tokens: what differs in nothing else compiles
-once. Noise belongs to a row, not to a batch: the same row id and key draw the
-same text in whatever company (up to rounding).
+A thin layer over `write`. Shapes depend on the number of prompts, on the
+longest one rounded up to a power of two, and on the number of new tokens: what
+differs in nothing else compiles once. Noise belongs to a row, not to a batch:
+the same row id and key draw the same text in whatever company (up to rounding).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,27 +19,34 @@ import numpy as np
 
 from jdistill import types
 from jdistill.models import base
-from jdistill.sampling import memory
+from jdistill.sampling import memory, stops
+from jdistill.sampling.settings import Sampling
+from jdistill.sampling.write import Loop, Prompts, Writer
 
 _SHORTEST = 16
 """Prompts are padded to this length at least."""
 
-
-class Draw(NamedTuple):
-  """How a token is picked; static, as the temperature is not."""
-
-  greedy: bool
-  top_k: int | None
-  ends: tuple[int, ...]
+_STRIDE = 16
+"""Tokens that are written between two looks for stop strings."""
 
 
-class Loop(NamedTuple):
-  """What one step hands to the next."""
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What was written after one prompt.
 
-  memory: Any
-  tokens: jax.Array  # [B] the newest, not read yet
-  length: jax.Array  # [B] tokens read, prompt included
-  alive: jax.Array  # [B] bool, whether the row goes on after its newest token
+  Attributes:
+    tokens: the end included, cut before a stop string.
+    log_probs: of these tokens, by the model's plain softmax, in nats.
+    finish: `end` for a token that ends a text, `stop` for a stop string,
+      `length` where it was cut off.
+    text: without special tokens, cut before a stop string; None without a
+      tokenizer.
+  """
+
+  tokens: np.ndarray
+  log_probs: np.ndarray
+  finish: Literal["end", "stop", "length"]
+  text: str | None
 
 
 def generate(
@@ -50,10 +57,15 @@ def generate(
   max_new_tokens: int,
   temperature: float | int = 1.0,
   top_k: int | None = None,
+  top_p: float | None = None,
+  min_p: float | None = None,
+  repetition_penalty: float = 1.0,
   key: jax.Array | None = None,
   eos_id: int | Sequence[int] | None = None,
   row_ids: Sequence[int] | np.ndarray | None = None,
   on_token: Callable[[int, int], None] | None = None,
+  stop: Sequence[str] = (),
+  tokenizer: Any = None,
 ) -> list[np.ndarray]:
   """Continues each prompt by up to `max_new_tokens` tokens.
 
@@ -62,22 +74,74 @@ def generate(
       again for every token.
     params: its parameters.
     prompts: token ids, at least one each.
-    max_new_tokens: where a text without an end is cut off.
+    max_new_tokens: this and the next five are those of `Sampling`.
     temperature: divides the logits; 0 takes the likeliest token.
     top_k: draws among so many likeliest tokens only.
+    top_p: draws among the likeliest tokens of this share only.
+    min_p: draws among tokens at least this share as likely as the best.
+    repetition_penalty: of tokens that are there already.
     key: a PRNG key; not needed at temperature 0.
     eos_id: the token, or tokens, that end a text.
     row_ids: one per prompt, chooses its noise; by default its place.
     on_token: called with (place of the prompt, token) for each token as soon
       as it is written, prompts in turn.
+    stop: texts before which the answer is cut; wants a tokenizer.
+    tokenizer: turns tokens into text.
   Returns: the new tokens of each prompt, int32, the end included.
   Raises: UserError for prompts or settings that cannot be used.
   """
-  ends = _ends(eos_id)
+  sampling = Sampling(
+    max_new_tokens=max_new_tokens,
+    temperature=float(temperature),
+    top_k=top_k,
+    top_p=top_p,
+    min_p=min_p,
+    repetition_penalty=repetition_penalty,
+  )
+  found = answers(
+    architecture,
+    params,
+    prompts,
+    sampling,
+    key=key,
+    ends=_ends(eos_id),
+    row_ids=row_ids,
+    on_token=on_token,
+    stop=stop,
+    tokenizer=tokenizer,
+  )
+  return [answer.tokens for answer in found]
+
+
+def answers(
+  architecture: base.Architecture,
+  params: types.PyTree,
+  prompts: Sequence[Sequence[int] | np.ndarray],
+  sampling: Sampling,
+  *,
+  key: jax.Array | None = None,
+  ends: Sequence[int] = (),
+  row_ids: Sequence[int] | np.ndarray | None = None,
+  on_token: Callable[[int, int], None] | None = None,
+  on_text: Callable[[int, str], None] | None = None,
+  stop: Sequence[str] = (),
+  tokenizer: Any = None,
+) -> list[Answer]:
+  """Continues each prompt, and says how it went.
+
+  Args: as of `generate`, and
+    sampling: how tokens are drawn.
+    ends: tokens that end a text.
+    on_text: called with (place of the prompt, text) as text becomes certain:
+      whole characters, nothing that belongs to a stop string.
+  Raises: UserError for prompts or settings that cannot be used.
+  """
   vocab_size = architecture.vocab_size
-  _check(prompts, vocab_size, max_new_tokens, temperature, top_k, key)
-  draw = Draw(temperature == 0, top_k, ends)
-  view, lengths = _laid_out(prompts)
+  _check(prompts, vocab_size, sampling, key)
+  if tokenizer is None and (stop or on_text):
+    raise types.UserError("generate: stop and on_text need tokenizer=")
+  if not all(stop):
+    raise types.UserError(f"generate: found an empty text in stop={stop!r}")
   ids = np.arange(len(prompts)) if row_ids is None else np.asarray(row_ids)
   if ids.shape != (len(prompts),):
     raise types.UserError(
@@ -86,139 +150,107 @@ def generate(
     )
   key = jax.random.key(0) if key is None else key
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(ids.astype(np.uint32))
-  heat = jnp.float32(temperature or 1.0)
-  settings = (architecture, draw, max_new_tokens)
-  arrays = (params, view, lengths, keys, heat)
-  if on_token is None:
-    written, counts = _write(*settings, *arrays)
-    written, counts = np.asarray(written), np.asarray(counts)
-    return [row[:n] for row, n in zip(written, counts, strict=True)]
-  texts: list[list[int]] = [[] for _ in prompts]
-  loop, wrote = _read(*settings, *arrays), np.ones(len(prompts), bool)
-  for left in reversed(range(max_new_tokens)):
-    for row in np.flatnonzero(wrote).tolist():
-      texts[row].append(int(loop.tokens[row]))
-      on_token(row, texts[row][-1])
-    wrote = np.asarray(loop.alive)
-    if not (left and wrote.any()):
-      break
-    loop = _step(architecture, draw, params, loop, keys, heat)
-  return [np.array(text, np.int32) for text in texts]
-
-
-def _start(
-  architecture, draw, max_new_tokens, params, view, lengths, keys, temperature
-) -> Loop:
-  """Reads prompts [B, T] of `lengths` [B] and picks the tokens after them."""
-  batch, width = view.tokens.shape
-  store = memory.of(architecture)
-  kept = store.empty(params, batch, width + max_new_tokens)
-  kept, logits = store.read(params, kept, view, lengths - 1)
-  tokens = _pick(draw, logits, keys, lengths, temperature)
-  return Loop(kept, tokens, lengths, ~_is_end(draw, tokens))
-
-
-def _advance(architecture, draw, params, loop, keys, temperature) -> Loop:
-  """Reads the newest token of each row that goes on and picks the next."""
-  column = loop.tokens[:, None]
-  view = types.Tokens(
-    tokens=column,
-    targets=jnp.zeros_like(column),
-    mask=jnp.ones(column.shape),
-    positions=loop.length[:, None],
-    segment_ids=loop.alive[:, None].astype(jnp.int32),
+  writer = Writer(
+    memory.of(architecture),
+    sampling.max_new_tokens,
+    None if sampling.greedy else sampling.top_k,
+    tuple(map(int, ends)),
   )
-  first = jnp.zeros_like(loop.length)
-  store = memory.of(architecture)
-  kept, logits = store.read(params, loop.memory, view, first)
-  length = loop.length + 1
-  tokens = _pick(draw, logits, keys, length, temperature)
-  return Loop(kept, tokens, length, loop.alive & ~_is_end(draw, tokens))
+  numbers = {k: jnp.float32(v) for k, v in sampling.numbers().items()}
+  arrays = (params, _laid_out(prompts), keys, numbers)
+  rows = _Rows(len(prompts), stop, tokenizer, on_token, on_text)
+  stride = sampling.max_new_tokens
+  if on_token or on_text:
+    stride = 1
+  elif stop:
+    stride = _STRIDE
+  limit, loop = stride, _begin(writer, *arrays)
+  while True:
+    if limit > 1:
+      loop = _go(writer, *arrays, loop, jnp.int32(limit))
+    alive = rows.take(loop)
+    if limit >= sampling.max_new_tokens or not alive.any():
+      return rows.answers(loop)
+    loop = loop._replace(alive=jnp.asarray(alive))
+    limit = min(limit + stride, sampling.max_new_tokens)
 
 
-def _is_end(draw: Draw, tokens: jax.Array) -> jax.Array:
-  ended = jnp.zeros(tokens.shape, bool)
-  for end in draw.ends:
-    ended = ended | (tokens == end)
-  return ended
+class _Rows:
+  """What the host knows of the texts while they are written."""
+
+  def __init__(self, count: int, stop, tokenizer, on_token, on_text):
+    self._texts = [stops.Text(tokenizer, stop) for _ in range(count)]
+    self._read = np.zeros(count, np.int32)
+    self._has_text = tokenizer is not None
+    self._watched = bool(stop or on_token or on_text)
+    self._on_token, self._on_text = on_token, on_text
+
+  def take(self, loop: Loop) -> np.ndarray:
+    """Reads what is new; which rows go on."""
+    alive = np.asarray(loop.alive)
+    if not self._watched:
+      return alive
+    tokens, counts = map(np.asarray, (loop.written.tokens, loop.written.counts))
+    for row, text in enumerate(self._texts):
+      new = tokens[row, self._read[row] : counts[row]].tolist()
+      if self._has_text:
+        text.add(new)
+      if self._on_token is not None:
+        for token in new:
+          self._on_token(row, token)
+      if self._on_text is not None and (fresh := text.fresh()):
+        self._on_text(row, fresh)
+    self._read = counts
+    return alive & ~np.array([text.stopped for text in self._texts])
+
+  def answers(self, loop: Loop) -> list[Answer]:
+    """All of it."""
+    done = jax.tree.map(np.asarray, loop.written)
+    found = []
+    for row, text in enumerate(self._texts):
+      tokens = done.tokens[row, : done.counts[row]]
+      finish = "end" if done.ended[row] else "length"
+      if self._has_text and not self._watched:
+        text.add(tokens.tolist())
+      if text.stopped:
+        tokens, finish = np.array(text.tokens, np.int32), "stop"
+      if self._on_text is not None and (fresh := text.fresh(last=True)):
+        self._on_text(row, fresh)
+      log_probs = done.log_probs[row, : len(tokens)]
+      shown = text.text if self._has_text else None
+      found.append(Answer(tokens, log_probs, finish, shown))
+    return found
 
 
-def _pick(draw: Draw, logits, keys, places, temperature) -> jax.Array:
-  """A token per row, [B] int32, from logits [B, V]."""
-  if draw.greedy:
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-
-  def one(logits, key, place):
-    # The place in the text, not the step: batches pad prompts differently.
-    key = jax.random.fold_in(key, place)
-    logits = logits / temperature
-    if draw.top_k is None:
-      return jax.random.categorical(key, logits)
-    kept, ids = jax.lax.top_k(logits, draw.top_k)
-    return ids[jax.random.categorical(key, kept)]
-
-  return jax.vmap(one)(logits, keys, places).astype(jnp.int32)
+@functools.partial(jax.jit, static_argnums=0)
+def _begin(writer, params, prompts, keys, numbers) -> Loop:
+  return _legible(writer.begin(params, prompts, keys, numbers))
 
 
-_read = jax.jit(_start, static_argnums=(0, 1, 2))
-_step = jax.jit(_advance, static_argnums=(0, 1), donate_argnums=3)
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=5)
+def _go(writer, params, prompts, keys, numbers, loop, limit) -> Loop:
+  return _legible(writer.go(params, prompts, keys, numbers, loop, limit))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _write(
-  architecture, draw, max_new_tokens, params, view, lengths, keys, temperature
-) -> tuple[jax.Array, jax.Array]:
-  """All tokens at once: [B, max_new_tokens], and how many of them count."""
-  loop = _start(
-    architecture, draw, max_new_tokens, params, view, lengths, keys, temperature
-  )
-  written = jnp.zeros((len(lengths), max_new_tokens), jnp.int32)
-  written = written.at[:, 0].set(loop.tokens)
-
-  def go_on(carry):
-    step, loop, _, _ = carry
-    return (step < max_new_tokens) & loop.alive.any()
-
-  def body(carry):
-    step, loop, written, counts = carry
-    after = _advance(architecture, draw, params, loop, keys, temperature)
-    written = jax.lax.dynamic_update_index_in_dim(
-      written, after.tokens, step, 1
-    )
-    return step + 1, after, written, counts + loop.alive
-
-  _, _, written, counts = jax.lax.while_loop(
-    go_on, body, (1, loop, written, jnp.ones(len(lengths), jnp.int32))
-  )
-  return _whole(written), _whole(counts)
-
-
-def _whole(x: jax.Array) -> jax.Array:
-  """All of it on every device of the mesh in context, for every process."""
+def _legible(loop: Loop) -> Loop:
+  """What the host reads is whole on every device of the mesh in context, so
+  that every process can."""
   if jax.sharding.get_abstract_mesh().empty:
-    return x
-  return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec())
+    return loop
+  alive, written = jax.lax.with_sharding_constraint(
+    (loop.alive, loop.written), jax.sharding.PartitionSpec()
+  )
+  return loop._replace(alive=alive, written=written)
 
 
-def _laid_out(
-  prompts: Sequence[Sequence[int] | np.ndarray],
-) -> tuple[types.Tokens, np.ndarray]:
-  """Prompts side by side, padded behind, and their lengths [B]."""
+def _laid_out(prompts: Sequence[Sequence[int] | np.ndarray]) -> Prompts:
+  """Prompts side by side, padded behind."""
   lengths = np.array([len(prompt) for prompt in prompts], np.int32)
   width = max(_SHORTEST, 1 << (int(lengths.max()) - 1).bit_length())
   tokens = np.zeros((len(prompts), width), np.int32)
   for row, prompt in zip(tokens, prompts, strict=True):
     row[: len(prompt)] = prompt
-  places = np.arange(width, dtype=np.int32)[None]
-  inside = (places < lengths[:, None]).astype(np.int32)
-  view = types.Tokens(
-    tokens=tokens,
-    targets=np.zeros_like(tokens),
-    mask=inside.astype(np.float32),
-    positions=places * inside,
-    segment_ids=inside,
-  )
-  return view, lengths
+  return Prompts(tokens, lengths)
 
 
 def _ends(eos_id: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -229,9 +261,7 @@ def _ends(eos_id: int | Sequence[int] | None) -> tuple[int, ...]:
   return tuple(int(end) for end in eos_id)
 
 
-def _check(
-  prompts, vocab_size, max_new_tokens, temperature, top_k, key
-) -> None:
+def _check(prompts, vocab_size: int, sampling: Sampling, key) -> None:
   if not len(prompts):
     raise types.UserError("generate: found no prompts, expected at least one")
   for place, prompt in enumerate(prompts):
@@ -247,20 +277,12 @@ def _check(
         f"generate: prompt {place} has the token {wrong}, expected 0 to"
         f" {vocab_size - 1}: the tokenizer does not belong to the model"
       )
-  if max_new_tokens < 1:
+  if sampling.top_k is not None and sampling.top_k > vocab_size:
     raise types.UserError(
-      f"generate: found max_new_tokens={max_new_tokens}, expected at least 1"
+      f"generate: found top_k={sampling.top_k}, expected 1 to {vocab_size}"
     )
-  if not temperature >= 0:
+  if key is None and not sampling.greedy:
     raise types.UserError(
-      f"generate: found temperature={temperature}, expected 0 or more"
-    )
-  if top_k is not None and not 1 <= top_k <= vocab_size:
-    raise types.UserError(
-      f"generate: found top_k={top_k}, expected 1 to {vocab_size}"
-    )
-  if key is None and temperature > 0:
-    raise types.UserError(
-      f"generate: temperature={temperature} draws tokens and needs key=, a"
-      " PRNG key (temperature=0 does not)"
+      f"generate: temperature={sampling.temperature} draws tokens and needs"
+      " key=, a PRNG key (temperature=0 does not)"
     )
