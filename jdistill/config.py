@@ -14,6 +14,7 @@ from jdistill import data, methods, optim, schedules, sharding, types
 from jdistill.models import low_rank
 from jdistill.models.base import Architecture
 from jdistill.models.spec import Attend, Remat
+from jdistill.rollout import Writer
 
 Dtype = Literal["float32", "bfloat16"]
 Weights = Literal["float32", "bfloat16", "int8"]
@@ -111,9 +112,13 @@ class Config:
     method: how the difference to the teachers is measured.
     data: what both read.
     teachers: frozen models by the names that the method uses.
+    rollout: who writes the answers to the prompts of `data`; None learns from
+      the data's own text.
     steps: updates in all.
     optimizer: update rule, learning rate and its schedule.
     evals: held-out data; the key prefixes its metrics, `eval/kl`.
+    eval_rollouts: for evals whose data are prompts, who writes the answers that
+      are judged, with the same noise each time; by default the data's own.
     tokenizer: a model reference whose tokenizer is used; default: that of the
       first teacher, else the student's.
     dtype: the student's compute dtype; its weights stay float32.
@@ -125,6 +130,9 @@ class Config:
     mesh: sizes of the device mesh.
     rules: logical parameter axis -> mesh axis, or several as `fsdp+context`,
       or None for whole on every device; over the defaults.
+    rollout_rules: over `rules`, where the student's parameters lie while it
+      writes: `{"embed": None}` gathers those that `fsdp` divides once for all
+      tokens.
     microbatches: parts that a batch is worked off in, one after another.
     freeze: parameters that stay as they are.
     ema: decay of an average of the student's weights, or None.
@@ -143,8 +151,10 @@ class Config:
   data: data.Data
   steps: int
   teachers: dict[str, Teacher] = dataclasses.field(default_factory=dict)
+  rollout: Writer | None = None
   optimizer: optim.Optimizer = dataclasses.field(default_factory=optim.AdamW)
   evals: dict[str, data.Data] = dataclasses.field(default_factory=dict)
+  eval_rollouts: dict[str, Writer] = dataclasses.field(default_factory=dict)
   tokenizer: str | None = None
   dtype: Dtype = "float32"
   remat: Remat = "elementwise"
@@ -153,6 +163,7 @@ class Config:
     default_factory=sharding.MeshShape
   )
   rules: dict[str, str | None] = dataclasses.field(default_factory=dict)
+  rollout_rules: dict[str, str | None] = dataclasses.field(default_factory=dict)
   microbatches: int = 1
   freeze: tuple[optim.Freeze, ...] = ()
   ema: float | schedules.Schedule | None = None

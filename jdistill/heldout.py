@@ -45,12 +45,19 @@ class HeldOut:
     self.begin = self.loader.state()
     self.first: types.Batch | None = None  # of all processes
 
-  def run(self, built: run.Run, params, teacher_params) -> types.Metrics:
-    """Sums over all of it; `tokens/...` of the first batch alone."""
+  def run(
+    self, built: run.Run, params, teacher_params, *, write: Any = None
+  ) -> types.Metrics:
+    """Sums over all of it; `tokens/...` of the first batch alone.
+
+    With `write`, one of `Run.eval_writes`, the answers are what it writes.
+    """
     self.loader.restore(self.begin)
     found, tokens = [], {}
     for arrays in self.loader:
       placed = sharding.place_rows(run.to_batch(arrays), built.mesh)
+      if write is not None:
+        placed = write(params, teacher_params, placed)
       sums = dict(built.eval_step(params, teacher_params, placed))
       own = {k: sums.pop(k) for k in list(sums) if k.startswith("tokens/")}
       if not tokens:

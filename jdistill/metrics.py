@@ -47,12 +47,15 @@ class Clock:
     self._last, self._last_cpu = time.perf_counter(), time.process_time()
     self._seconds: list[float] = []
     self._waited = self._away = self._away_cpu = self._cpu = 0.0
+    self._phases: dict[str, float] = {}
 
   def tick(self, tokens: int) -> dict[str, float]:
     """Says that a step of so many tokens is over.
 
     Returns: its `seconds`, `tokens_per_s`, the share `data_wait` that was
-      spent waiting for data, and `cpu_seconds` of all steps since the start.
+      spent waiting for data, and `cpu_seconds` of all steps since the start;
+      where a step has phases, `NAME_seconds` of each and `train_seconds` of
+      the rest.
     """
     now, cpu = time.perf_counter(), time.process_time()
     took = max(now - self._last - self._away, 1e-9)
@@ -63,6 +66,11 @@ class Clock:
       "data_wait": min(self._waited / took, 1.0),
       "cpu_seconds": self._cpu,
     }
+    if self._phases:
+      rest = took - sum(self._phases.values())
+      phases = {**self._phases, "train": rest}
+      row |= {f"{name}_seconds": s for name, s in phases.items()}
+      self._phases = {}
     self._last, self._last_cpu = now, cpu
     self._away = self._away_cpu = self._waited = 0.0
     self._seconds = [*self._seconds[-20:], took]
@@ -79,6 +87,14 @@ class Clock:
     begin = time.perf_counter()
     yield
     self._waited += time.perf_counter() - begin
+
+  @contextlib.contextmanager
+  def phase(self, name: str) -> Iterator[None]:
+    """Around a part of a step with a name."""
+    begin = time.perf_counter()
+    yield
+    took = time.perf_counter() - begin
+    self._phases[name] = self._phases.get(name, 0.0) + took
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:

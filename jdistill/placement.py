@@ -49,8 +49,12 @@ def batch_shapes(spec: data.Data) -> types.Batch:
   ids = jax.ShapeDtypeStruct((spec.batch_size, length), np.int32)
   mask = jax.ShapeDtypeStruct(ids.shape, np.float32)
   rows = jax.ShapeDtypeStruct((spec.batch_size,), np.int32)
+  further = {
+    name: jax.ShapeDtypeStruct((spec.batch_size, *shape), np.int32)
+    for name, shape in spec.further().items()
+  }
   return types.Batch(
-    {"student": types.Tokens(ids, ids, mask, ids, ids)}, {}, rows
+    {"student": types.Tokens(ids, ids, mask, ids, ids)}, further, rows
   )
 
 

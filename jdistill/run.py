@@ -17,6 +17,7 @@ from jdistill import (
   methods,
   optim,
   pretrained,
+  rollout,
   run_checks,
   schedules,
   sharding,
@@ -148,6 +149,9 @@ class Run:
   """Everything that runs on the mesh, apart from the arrays.
 
   `train_step(state, teacher_params, batch)` donates the state;
+  `write(student_params, kept, step, teacher_params, batch)` writes its answers
+  and `eval_writes[NAME](student_params, teacher_params, batch)` those of an
+  evaluation;
   `eval_step(student_params, teacher_params, batch)` compares with the first
   teacher, and `teacher_params` is always the dict by name.
   """
@@ -158,12 +162,15 @@ class Run:
   method: methods.Method
   optimizer: optax.GradientTransformation
   learning_rate: Any
+  batch_shapes: types.Batch  # as the train step takes it
   output_shapes: Mapping[str, types.Outputs]
   state_shapes: types.TrainState
   state_shardings: types.TrainState
   teacher_shardings: types.PyTree
   train_step: step.Step
   eval_step: Any
+  write: Any = None  # where the config has a rollout
+  eval_writes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def teacher_shapes(self) -> types.PyTree:
     """The teachers' weights as they are stored."""
@@ -216,7 +223,9 @@ class Run:
           jax.random.fold_in(key, 1), self.output_shapes
         ),
       }
-      return _fresh_state(self.config, self.optimizer, params)
+      return _fresh_state(
+        self.config, self.optimizer, params, self.batch_shapes
+      )
 
     make = jax.jit(make, out_shardings=self.state_shardings)
     with jax.set_mesh(self.mesh):
@@ -241,6 +250,7 @@ def build(
   batch: types.Batch,
   *,
   token_bytes: np.ndarray | None = None,
+  ends: tuple[int, ...] = (),
   devices: Any = None,
 ) -> Run:
   """Puts a run together; nothing is loaded and nothing compiled.
@@ -248,8 +258,9 @@ def build(
   Args:
     config: the run.
     models: from `find_models`.
-    batch: shapes of the global batch.
+    batch: shapes of the global batch as the data give it.
     token_bytes: [V] bytes of each token, for bits per byte.
+    ends: tokens that end an answer, where a rollout writes.
     devices: of the mesh; default: all. A number stands for devices that are
       not there: such a run says where its arrays would lie, and cannot start.
   Raises: UserError for whatever in the config does not fit together.
@@ -259,6 +270,9 @@ def build(
   run_checks.check(config, models, mesh)
   method = config.method
   teachers = {k: f.architecture for k, f in models.teachers.items()}
+  prompts = batch
+  if config.rollout is not None:
+    batch = jax.eval_shape(rollout.answered, batch)
 
   key = jax.random.key(0)
   with sharding.in_context(mesh):
@@ -278,6 +292,7 @@ def build(
       config,
       optimizer,
       jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), params),
+      batch,
     )
   )
   places = sharding.param_shardings(axes, params, mesh, rules(config))
@@ -297,12 +312,37 @@ def build(
     seed=config.seed,
   )
   first = next(iter(teachers), None)
+  same = method.needs().same_vocabulary
+  others = [name for name in teachers if same and name != first]
   eval_step = step.make_eval_step(
     models.student,
     teachers[first] if first is not None else None,
+    others={name: teachers[name] for name in others},
     token_bytes=token_bytes,
   )
   rows, whole = sharding.of_batch(batch, mesh), sharding.replicated(mesh)
+  student_places = state_places.params["student"]
+
+  def writing(writer: rollout.Writer):
+    return rollout.make_rollout(
+      writer,
+      models.student,
+      teachers,
+      ends=ends,
+      seed=config.seed,
+      place=_writing_place(config, models.student, mesh),
+    )
+
+  write = None
+  if config.rollout is not None:
+    kept = state_places.extra[rollout.KEY]
+    given = sharding.of_batch(prompts, mesh)
+    write = jax.jit(
+      writing(config.rollout),
+      in_shardings=(student_places, kept, whole, teacher_places, given),
+      out_shardings=(rows, kept, whole),
+      donate_argnums=1,
+    )
   return Run(
     config=config,
     mesh=mesh,
@@ -310,6 +350,7 @@ def build(
     method=method,
     optimizer=optimizer,
     learning_rate=config.optimizer.rate,
+    batch_shapes=batch,
     output_shapes=outputs,
     state_shapes=shapes,
     state_shardings=state_places,
@@ -323,13 +364,35 @@ def build(
     ),
     eval_step=jax.jit(
       lambda student, teacher, batch: eval_step(
-        student, teacher[first] if first is not None else None, batch
+        student,
+        teacher[first] if first is not None else None,
+        batch,
+        {name: teacher[name] for name in others},
       ),
       # Held-out batches may carry other arrays: they lie where they lie.
       in_shardings=(state_places.params["student"], teacher_places, None),
       out_shardings=whole,
     ),
+    write=write,
+    eval_writes={
+      name: jax.jit(
+        rollout.for_evaluation(writer, writing(writer)),
+        in_shardings=(student_places, teacher_places, None),
+      )
+      for name, writer in config.eval_rollouts.items()
+    },
   )
+
+
+def _writing_place(
+  config: config_lib.Config, student: Architecture, mesh: sharding.AnyMesh
+):
+  """Puts the student's parameters where they lie while it writes."""
+  if not config.rollout_rules:
+    return lambda params: params
+  own = {**rules(config), **config.rollout_rules}
+  places = sharding.param_shardings(student.axes(), student.shapes(), mesh, own)
+  return lambda params: jax.lax.with_sharding_constraint(params, places)
 
 
 def to_batch(arrays: Mapping[str, Any]) -> types.Batch:
@@ -404,8 +467,11 @@ def _student(models: Models, key, start) -> types.PyTree:
   )
 
 
-def _fresh_state(config, optimizer, params) -> types.TrainState:
+def _fresh_state(config, optimizer, params, batch) -> types.TrainState:
   extra = {bad_steps.KEY: bad_steps.none()}
+  if config.rollout is not None:
+    rows = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), batch)
+    extra[rollout.KEY] = config.rollout.init(rows)
   if config.ema is not None:
     extra["ema"] = jax.tree.map(jnp.copy, params["student"])
   return types.TrainState(

@@ -5,7 +5,7 @@
 from typing import TYPE_CHECKING
 
 from jdistill import config as config_lib
-from jdistill import data, sharding, types
+from jdistill import data, rollout, sharding, types
 from jdistill.models import flash, host
 
 if TYPE_CHECKING:
@@ -48,6 +48,19 @@ def check(
       _check_flash(name, spec, context)
   if needs.same_vocabulary and not config.data.needs_tokenizer:
     _check_classes(models)
+  if config.rollout is not None:
+    _check_rollout("rollout", config.rollout, config.data, models, mesh)
+    sharding.check_rules(
+      "rollout_rules", config.rollout_rules, [models.student.axes()], mesh
+    )
+  for name, writer in config.eval_rollouts.items():
+    if name not in config.evals:
+      raise types.UserError(
+        f"eval_rollouts.{name}: evals has no {name!r}, only "
+        f"{', '.join(config.evals) or 'none'}"
+      )
+    field = f"eval_rollouts.{name}"
+    _check_rollout(field, writer, config.evals[name], models, mesh)
   if config.select != "last":
     _check_select(config)
   _check_rules(config, models, mesh)
@@ -136,6 +149,40 @@ def _check_flash(name: str, spec: data.Data, context: int) -> None:
     raise types.UserError(
       f"attention is 'flash', but {name}: {reason}; take another seq_len, or"
       " attention 'auto'"
+    )
+
+
+def _check_rollout(
+  field: str,
+  writer: rollout.Writer,
+  prompts: data.Data,
+  models: "Models",
+  mesh: sharding.AnyMesh,
+) -> None:
+  if not isinstance(prompts, data.Prompts):
+    raise types.UserError(
+      f"{field}: a {type(writer).__name__} answers prompts, and its data are "
+      f"a {type(prompts).__name__}; take data.Prompts(of=...)"
+    )
+  for name in writer.teachers():
+    if name not in models.teachers:
+      raise types.UserError(
+        f"{field}: a teacher named {name!r} is to write; teachers has "
+        f"{sorted(models.teachers) or 'none'}"
+      )
+  need = prompts.prompt_tokens + writer.max_new_tokens() - 1
+  if need > prompts.seq_len:
+    raise types.UserError(
+      f"{field}: prompts of {prompts.prompt_tokens} tokens and answers of "
+      f"{writer.max_new_tokens()} take {need} places, and the rows of data.of "
+      f"have {prompts.seq_len}; take a data.of.seq_len of {need} or more, or a "
+      "smaller max_new_tokens"
+    )
+  if sharding.context_size(mesh) > 1:
+    raise types.UserError(
+      f"{field}: mesh.context is {sharding.context_size(mesh)}, and answers "
+      "are written a token at a time, which leaves no positions to divide; "
+      "take mesh.context 1"
     )
 
 

@@ -205,6 +205,7 @@ def make_eval_step(
   student: Architecture,
   teacher: Architecture | None,
   *,
+  others: Mapping[str, Architecture] | None = None,
   token_bytes: np.ndarray | None = None,
 ):
   """What held-out text or examples say of a student, beside its teacher.
@@ -212,11 +213,13 @@ def make_eval_step(
   Args:
     student: the model that is judged.
     teacher: the model it is compared with, of the same vocabulary, or None.
+    others: further such models by name.
     token_bytes: [V] bytes that each token stands for, to count bits per byte.
-  Returns: `eval_step(student_params, teacher_params, batch) -> values`, sums
-    and weights of per-token values at temperature 1: `ce` and `teacher_ce`
-    (nats), `kl` (teacher || student, nats), `agreement` and `accuracy`
-    (top-1), `bits` (per byte), each [] but `by_position/kl` [T] and
+  Returns: `eval_step(student_params, teacher_params, batch, others_params=None)
+    -> values`, sums and weights of per-token values at temperature 1: `ce` and
+    `teacher_ce` (nats), `kl` (teacher || student, nats), `reverse_kl` (student
+    || teacher), `kl_NAME` and `reverse_kl_NAME` of the others, `agreement` and
+    `accuracy` (top-1), `bits` (per byte), each [] but `by_position/kl` [T] and
     `tokens/kl` [B, T].
   """
 
@@ -231,13 +234,21 @@ def make_eval_step(
     if "teacher" in logits:
       p = logits["teacher"]
       out["kl"] = losses.forward_kl(logits["student"], p)
+      out["reverse_kl"] = losses.reverse_kl(logits["student"], p)
       out["agreement"] = (best == p.argmax(-1)).astype(q.dtype)
       out["teacher_ce"] = losses.cross_entropy(p, data["targets"])
+    for name in others or {}:
+      p = logits[f"other/{name}"]
+      out[f"kl_{name}"] = losses.forward_kl(logits["student"], p)
+      out[f"reverse_kl_{name}"] = losses.reverse_kl(logits["student"], p)
     return out
 
-  def eval_step(params, teacher_params, batch):
+  def eval_step(params, teacher_params, batch, others_params=None):
     view = batch["student"]
     outputs = {"student": student.for_evaluation().bind(params)(view)}
+    for name, other in (others or {}).items():
+      judge = other.for_evaluation().bind((others_params or {})[name])
+      outputs[f"other/{name}"] = judge(view)
     if teacher is not None:
       judge = teacher.for_evaluation().bind(teacher_params)
       outputs["teacher"] = judge(view)

@@ -4,13 +4,9 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
-import shlex
-import shutil
 import sys
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,42 +15,24 @@ import jax.numpy as jnp
 from jdistill import (
   bad_steps,
   checkpoint,
-  config_json,
   data,
   distributed,
   evaluate,
   heldout,
   metrics,
-  placement,
-  pretrained,
   profiling,
   refs,
+  rollout,
   run,
   sharding,
   signals,
+  start,
   tokenizers,
   types,
 )
 from jdistill import workdir as workdir_lib
-from jdistill.config import Config, changed
+from jdistill.config import Config
 from jdistill.signals import Stopped
-
-MAY_CHANGE = (
-  "attention",
-  "eval_every",
-  "evals",
-  "keep",
-  "log_every",
-  "max_bad_steps",
-  "mesh",
-  "microbatches",
-  "remat",
-  "rules",
-  "samples",
-  "save_every",
-  "steps",
-)
-"""Config fields that may differ when a run is resumed."""
 
 
 def train(
@@ -83,10 +61,10 @@ def train(
   """
   log = log or distributed.log
   workdir = workdir_lib.local(workdir, new=True)
-  distributed.decide(lambda: check_workdir(config, workdir, resume))
+  distributed.decide(lambda: start.check_workdir(config, workdir, resume))
   share = sharding.row_share(sharding.make_mesh(config.mesh))
   models = run.find_models(config)
-  tokenizer = find_tokenizer(config, models)
+  tokenizer = start.find_tokenizer(config, models)
   cache = refs.cache_directory() / "tokens"
   loader = data.load(
     config.data, tokenizer, seed=config.seed, cache_dir=cache, **share
@@ -98,16 +76,20 @@ def train(
   position = loader.state()
   shapes = run.batch_shapes(config.data, run.to_batch(next(loader)))
   loader.restore(position)
-  table = None if tokenizer is None else tokenizers.token_bytes(tokenizer)
-  built = run.build(config, models, shapes, token_bytes=table)
-  _describe(built, loader, workdir, log)
+  table, ends = None, config.data.end_ids
+  if tokenizer is not None:
+    table = tokenizers.token_bytes(tokenizer)
+    location = None if models.start is None else models.start.location
+    ends = evaluate.end_ids(tokenizer, location)
+  built = run.build(config, models, shapes, token_bytes=table, ends=ends)
+  start.describe(built, loader, workdir, log)
 
   with jax.set_mesh(built.mesh), checkpoint.disk_errors(workdir):
     # All weights are read before anything is written.
     teacher_params = built.load_teachers()
     begun = distributed.decide(workdir_lib.checkpoints(workdir).is_dir)
     state = None if begun else built.init_state(teacher_params)
-    _write_start(config, built, tokenizer, workdir)
+    start.write_start(config, built, tokenizer, workdir)
   with (
     jax.set_mesh(built.mesh),
     checkpoint.disk_errors(workdir),
@@ -160,7 +142,8 @@ class _Loop:
     self.bad = bad_steps.Watch(config.max_bad_steps, self.log)
     pending: tuple[int, Any, Any] | None = None
     if step in (0, config.steps) or step % config.eval_every == 0:
-      self._evaluate(state, step, self._missing(step))
+      row = self._evaluate(state, step, self._missing(step))
+      state = self._after_eval(state, row)
     if step == 0:
       self._continue({"start": state.params["student"]})
     with _progress(step, config.steps) as bar:
@@ -170,6 +153,12 @@ class _Loop:
             run.to_batch(next(self.loader)), self.built.mesh
           )
         step += 1
+        written = {}
+        if self.built.write is not None:
+          if pending is not None:
+            self._report(*pending, bar)
+            pending = None
+          state, batch, written = self._write(state, batch)
         self.profile.before(step, self.workdir / "profile", state)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
           state, found = self.built.train_step(
@@ -178,7 +167,7 @@ class _Loop:
         self.profile.after(step, state)
         if pending is not None:
           self._report(*pending, bar)
-        pending = (step, found, batch.example_id)
+        pending = (step, {**found, **written}, batch.example_id)
         last = step == config.steps
         if self._told_to_stop(step):
           self._report(*pending, bar)
@@ -190,6 +179,7 @@ class _Loop:
           self._report(*pending, bar)
           pending = None
           row = self._evaluate(state, step, self.evals)
+          state = self._after_eval(state, row)
         if last or step % config.save_every == 0 or (
           row is not None and config.select != "last"
         ):  # fmt: skip
@@ -202,6 +192,33 @@ class _Loop:
         self._report(*pending, bar)
     self.saved.wait()
     return self._finish(state)
+
+  def _write(
+    self, state: types.TrainState, batch: types.Batch
+  ) -> tuple[types.TrainState, types.Batch, types.Metrics]:
+    """Has the answers of a batch written, and waits for them."""
+    with self.clock.phase("generate"):
+      batch, kept, found = self.built.write(
+        state.params["student"],
+        state.extra[rollout.KEY],
+        state.step,
+        self.teacher_params,
+        batch,
+      )
+      jax.block_until_ready(found)
+    extra = {**state.extra, rollout.KEY: kept}
+    return dataclasses.replace(state, extra=extra), batch, found
+
+  def _after_eval(
+    self, state: types.TrainState, row: dict[str, float]
+  ) -> types.TrainState:
+    """Tells the writer of the run how the student does."""
+    writer = self.built.config.rollout
+    if writer is None or not row:
+      return state
+    kept = writer.on_eval(state.extra[rollout.KEY], row)
+    extra = {**state.extra, rollout.KEY: kept}
+    return dataclasses.replace(state, extra=extra)
 
   def _report(
     self, step: int, found: types.Metrics, ids: jax.Array, bar: Any
@@ -256,7 +273,10 @@ class _Loop:
     with self.clock.paused():
       for name, held in evals.items():
         sums = held.run(
-          self.built, state.params["student"], self.teacher_params
+          self.built,
+          state.params["student"],
+          self.teacher_params,
+          write=self.built.eval_writes.get(name),
         )
         row |= {f"{name}/{k}": v for k, v in heldout.summary(sums).items()}
         heldout.write_details(
@@ -318,88 +338,6 @@ class _Loop:
       held.loader.close()
 
 
-def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
-  """Refuses a directory of another run, or what is no run at all."""
-  path, said = workdir / "config.json", workdir_lib.name(workdir)
-  if workdir.exists() and not workdir.is_dir():
-    raise types.UserError(f"{said} is a file; choose another --workdir")
-  if not path.is_file():
-    # A run that was killed at its very start may have left half a config.
-    there = {p.name for p in workdir.iterdir()} if workdir.exists() else set()
-    if there - {"config.json.tmp"}:
-      raise types.UserError(
-        f"{said} holds other files and no run; choose an empty --workdir"
-      )
-    return
-  if resume == "never":
-    raise types.UserError(
-      f"{said} already holds a run and --resume is never; choose another "
-      "--workdir"
-    )
-  checkpoint.check_links(workdir)
-  try:
-    old = json.loads(path.read_text())
-  except ValueError as error:
-    raise types.UserError(
-      f"{path}: not valid JSON: {error}; choose another --workdir"
-    ) from error
-  new = config_json.encode(config)
-  found = [
-    line
-    for line in changed(old, new)
-    if not _may_change(line.split(":")[0].split("."))
-  ]
-  if found:
-    raise types.UserError(
-      f"{said} holds a run of another config; it differs in "
-      f"{'; '.join(found[:5])}{' ...' if len(found) > 5 else ''}. Choose "
-      "another --workdir, or undo the change to go on with this run"
-    )
-
-
-def _may_change(path: Sequence[str]) -> bool:
-  placed = path[0] == "teachers" and path[2:3] in (["rules"], ["place"])
-  return placed or path[0] in MAY_CHANGE
-
-
-def find_tokenizer(config: Config, models: run.Models) -> Any:
-  """The run's tokenizer, checked against every head; None without text."""
-  specs = (config.data, *config.evals.values())
-  if not any(spec.needs_tokenizer for spec in specs):
-    return None
-  origin = None
-  if config.tokenizer is not None:
-    found = tokenizers.load(config.tokenizer)
-  else:
-    sources = [*models.teachers.values(), models.start]
-    source = next((s for s in sources if s is not None), None)
-    if source is None or not source.location.has_tokenizer:
-      raise types.UserError(
-        "tokenizer: neither teacher nor student brings one; name a model "
-        "reference whose tokenizer the text is cut with"
-      )
-    origin = source.location
-    found = tokenizers.load(origin)
-  tokenizers.check_head(found, models.student.vocab_size)
-  if config.method.needs().same_vocabulary:
-    for name, teacher in models.teachers.items():
-      tokenizers.check_head(found, teacher.architecture.vocab_size)
-      if teacher.location.has_tokenizer and teacher.location != origin:
-        _check_vocabulary(name, teacher, found)
-  return found
-
-
-def _check_vocabulary(name: str, teacher: pretrained.Found, tokenizer) -> None:
-  difference = tokenizers.vocabulary_difference(
-    tokenizer, tokenizers.load(teacher.location)
-  )
-  if difference:
-    raise types.UserError(
-      f"teachers.{name}: {teacher.ref} has another vocabulary than the "
-      f"student: {difference}; this method compares the same tokens"
-    )
-
-
 def _start(built, teacher_params, saved, log):
   """The newest readable checkpoint, else the state before the first step."""
   like = jax.tree.map(
@@ -423,65 +361,6 @@ def _start(built, teacher_params, saved, log):
       "another --workdir to start anew"
     )
   return built.init_state(teacher_params), None
-
-
-def _write_start(config, built, tokenizer, workdir) -> None:
-  if jax.process_index() != 0:
-    return
-  workdir.mkdir(parents=True, exist_ok=True)
-  checkpoint.dump_json(workdir / "config.json", config_json.encode(config))
-  student = config_json.encode(built.models.student)
-  checkpoint.dump_json(workdir / "student.json", student)
-  checkpoint.dump_json(workdir / "models.json", _models(built.models))
-  checkpoint.dump_json(workdir / "shardings.json", placement.of_run(built))
-  command = workdir / "command.txt"
-  if not command.exists():
-    program = pathlib.Path(sys.argv[0]).name
-    command.write_text(shlex.join([program, *sys.argv[1:]]) + "\n")
-  if tokenizer is not None and not (workdir / "tokenizer").exists():
-    half = workdir / "tokenizer.tmp"  # so that it is there whole or not at all
-    shutil.rmtree(half, ignore_errors=True)
-    tokenizers.save(tokenizer, half)
-    half.rename(workdir / "tokenizer")
-  workdir_lib.upload(workdir)
-
-
-def _models(models: run.Models) -> dict[str, Any]:
-  """Where the models of a run come from, for the card of its student."""
-
-  def said(found: pretrained.Found) -> dict[str, Any]:
-    return {"ref": found.ref, "licence": found.location.licence}
-
-  return {
-    "teachers": {name: said(found) for name, found in models.teachers.items()},
-    "start": None if models.start is None else said(models.start),
-    "layers": None if models.layers is None else list(models.layers),
-  }
-
-
-def _describe(built: run.Run, loader, workdir, log) -> None:
-  from jdistill.models.base import num_params
-
-  for name, found in built.models.teachers.items():
-    plain = pretrained.with_storage(found.architecture, "float32")
-    size = num_params(plain.shapes()) / 1e6
-    log(f"{name}: {found.ref}, {size:.1f} M parameters, licence "
-        f"{found.location.licence or 'not stated'}")  # fmt: skip
-  student = built.models.student
-  size, moving = num_params(student.shapes()) / 1e6, student.trainable()
-  layers = built.models.layers
-  kept = f", keeps layers {', '.join(map(str, layers))}" if layers else ""
-  if moving is not None and not all(jax.tree.leaves(moving)):
-    shapes = zip(*map(jax.tree.leaves, (student.shapes(), moving)), strict=True)
-    part = sum(shape.size for shape, moves in shapes if moves) / 1e6
-    kept += f", trains {part:.2f} M of them"
-  log(f"student: {size:.1f} M parameters{kept}")
-  for name, axes in built.uneven().items():
-    for one in axes:
-      log(f"{name}: {one}")
-  sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
-  log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: "
-      f"{workdir_lib.name(workdir)}")  # fmt: skip
 
 
 def _progress(step: int, steps: int):

@@ -100,6 +100,10 @@ class Arithmetic(Bed):
         )
 
   @property
+  def end_ids(self) -> tuple[int, ...]:
+    return (EOS,)
+
+  @property
   def vocab_size(self) -> int:
     return VOCAB_SIZE
 

@@ -45,6 +45,11 @@ class Bed(abc.ABC):
   def vocab_size(self) -> int:
     """Number of tokens."""
 
+  @property
+  def end_ids(self) -> tuple[int, ...]:
+    """Tokens that end a document."""
+    return ()
+
   @abc.abstractmethod
   def documents(
     self, seed: int, num: int, part: Part = "train", *, length: int
@@ -121,6 +126,10 @@ class BedData(data.Data):
   @property
   def vocab_size(self) -> int:
     return self.bed.vocab_size
+
+  @property
+  def end_ids(self) -> tuple[int, ...]:
+    return self.bed.end_ids
 
   def pieces(self, tokens: np.ndarray) -> list[str]:
     return self.bed.pieces(tokens)

@@ -9,5 +9,6 @@ from jdistill.data.base import Opened as Opened
 from jdistill.data.corpus import Source as Source
 from jdistill.data.loader import Loader as Loader
 from jdistill.data.loading import load as load
+from jdistill.data.prompts import Prompts as Prompts
 from jdistill.data.text import TextData as TextData
 from jdistill.data.text import from_documents as from_documents

@@ -65,6 +65,15 @@ class Data(abc.ABC):
     """Which data these are, in a few words, for tables."""
 
   @property
+  def end_ids(self) -> tuple[int, ...]:
+    """Tokens that end a text, if that is known without a tokenizer."""
+    return ()
+
+  def further(self) -> dict[str, tuple[int, ...]]:
+    """Shapes of the int32 arrays that a row has beside its one view."""
+    return {}
+
+  @property
   def vocab_size(self) -> int | None:
     """How many ids a model must know, if that is known without a tokenizer."""
     return None

@@ -4,7 +4,6 @@ import pytest
 
 from jdistill.sampling.stops import Text
 
-
 WORDS = {257: "the end"}
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from jdistill import checkpoint, metrics, pretrained, train, types
+from jdistill import checkpoint, metrics, pretrained, start, train, types
 
 STEPS = 8
 
@@ -75,14 +75,14 @@ def test_another_config_is_refused_with_the_difference(world, half):
 
 def test_what_may_change_may(world, half):
   changed = world.config(microbatches=1, log_every=2, keep=3, save_every=1)
-  train.check_workdir(changed, half, "auto")
+  start.check_workdir(changed, half, "auto")
   (teacher,) = changed.teachers.values()
   moved = dataclasses.replace(teacher, place="host", rules={"mlp": None})
   changed = world.config(teachers={"teacher": moved})
-  train.check_workdir(changed, half, "auto")
+  start.check_workdir(changed, half, "auto")
   rounded = dataclasses.replace(teacher, weights="bfloat16")
   with pytest.raises(types.UserError, match=r"teachers\.teacher\.weights"):
-    train.check_workdir(
+    start.check_workdir(
       world.config(teachers={"teacher": rounded}), half, "auto"
     )
 
@@ -171,7 +171,7 @@ def test_killed_while_it_began(world, whole, tmp_path):
 def test_killed_before_the_config_was_whole(world, tmp_path):
   (tmp_path / "run").mkdir()
   (tmp_path / "run" / "config.json.tmp").write_text("{")
-  train.check_workdir(world.config(), tmp_path / "run", "auto")
+  start.check_workdir(world.config(), tmp_path / "run", "auto")
 
 
 def test_a_full_disk(world, whole, half, capfd):

@@ -1,0 +1,22 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who writes the text that the student learns from."""
+
+from jdistill.rollout.base import Pen as Pen
+from jdistill.rollout.base import Scene as Scene
+from jdistill.rollout.base import Writer as Writer
+from jdistill.rollout.base import answered as answered
+from jdistill.rollout.compose import Mixture as Mixture
+from jdistill.rollout.compose import Part as Part
+from jdistill.rollout.compose import Reused as Reused
+from jdistill.rollout.models import Blend as Blend
+from jdistill.rollout.models import Dataset as Dataset
+from jdistill.rollout.models import Interleaved as Interleaved
+from jdistill.rollout.models import Student as Student
+from jdistill.rollout.models import Teacher as Teacher
+from jdistill.rollout.replay import AdaptiveReplay as AdaptiveReplay
+from jdistill.rollout.replay import Replay as Replay
+from jdistill.rollout.revise import Revised as Revised
+from jdistill.rollout.step import KEY as KEY
+from jdistill.rollout.step import for_evaluation as for_evaluation
+from jdistill.rollout.step import make_rollout as make_rollout

@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a writer is: a frozen dataclass with a pure `write`."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jdistill import types
+from jdistill.models.base import Architecture
+
+
+class Pen(NamedTuple):
+  """A model that can be asked to write."""
+
+  architecture: Architecture
+  params: types.PyTree
+
+
+class Scene(NamedTuple):
+  """What a writer may know beside the batch.
+
+  `pens` are the models by name, "student" among them. `step` is the number of
+  finished updates. `fixed` is a key of the run and `fresh` one of the run and
+  the step; a row's own noise is a key folded with its `example_id`. `ends` are
+  the tokens that end an answer.
+  """
+
+  pens: Mapping[str, Pen]
+  step: jax.Array
+  fixed: jax.Array
+  fresh: jax.Array
+  ends: tuple[int, ...]
+
+  def row_keys(self, batch: types.Batch, *, fresh: bool = True) -> jax.Array:
+    """A key for each row, [B]: new at each step, or the same for ever."""
+    key = self.fresh if fresh else self.fixed
+    fold = lambda i: jax.random.fold_in(key, i)  # noqa: E731
+    return jax.vmap(fold)(batch.example_id.astype(jnp.uint32))
+
+  def apart(self, number: int) -> "Scene":
+    """The same scene with noise of its own."""
+    return self._replace(
+      fixed=jax.random.fold_in(self.fixed, number),
+      fresh=jax.random.fold_in(self.fresh, number),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer(abc.ABC):
+  """Who writes the answers of a batch.
+
+  A batch that has been written has in `data`, beside `prompt` [B, P] and
+  `prompt_length` [B]: `source` [B] int32, an index into `sources()`; `age` [B]
+  int32, updates since it was written; and, in the places of the targets [B, T]
+  and 0 elsewhere, `log_probs` of the answer's tokens under the writer's full
+  softmax and `sampling_log_probs` under the distribution that they were drawn
+  from. `write` keeps all shapes, so that writers can stand for one another.
+  """
+
+  def sources(self) -> tuple[str, ...]:
+    """Names of those who may have written a row."""
+    return (type(self).__name__.lower(),)
+
+  def teachers(self) -> tuple[str, ...]:
+    """The teachers that write, or help to."""
+    return ()
+
+  def max_new_tokens(self) -> int:
+    """The longest answer that a model may write; 0 if none does."""
+    return 0
+
+  def init(self, batch: types.Batch) -> types.PyTree:
+    """What is kept between steps, from a batch as `write` gives it."""
+    del batch
+    return {}
+
+  @abc.abstractmethod
+  def write(
+    self, batch: types.Batch, kept: types.PyTree, scene: Scene
+  ) -> tuple[types.Batch, types.PyTree]:
+    """The batch with answers, and what is kept."""
+
+  def on_eval(
+    self, kept: types.PyTree, row: Mapping[str, float]
+  ) -> types.PyTree:
+    """What is kept after an evaluation whose metrics are `row`."""
+    del row
+    return kept
+
+
+def answered(batch: types.Batch, *, source: int = 0) -> types.Batch:
+  """The batch with its own answers, as a written batch."""
+  view = batch["student"]
+  rows = view.mask.shape[0]
+  nothing = jnp.zeros(view.mask.shape, jnp.float32)
+  data = {
+    **batch.data,
+    "source": jnp.full((rows,), source, jnp.int32),
+    "age": jnp.zeros((rows,), jnp.int32),
+    "log_probs": nothing,
+    "sampling_log_probs": nothing,
+  }
+  return dataclasses.replace(batch, data=data)
+
+
+def lay_out(
+  batch: types.Batch,
+  answers: jax.Array,
+  counts: jax.Array,
+  log_probs: jax.Array,
+  sampling_log_probs: jax.Array,
+) -> types.Batch:
+  """The batch with other answers behind its prompts.
+
+  Args:
+    batch: with `prompt` [B, P] and `prompt_length` [B] in its data; rows whose
+      prompt has no token only fill the batch.
+    answers: [B, N] tokens.
+    counts: [B] how many of them there are; what does not fit is cut off.
+    log_probs, sampling_log_probs: [B, N] of the tokens.
+  """
+  prompt, length = batch.data["prompt"], batch.data["prompt_length"][:, None]
+  width = batch["student"].mask.shape[1]
+  places = jnp.arange(width + 1, dtype=jnp.int32)[None]  # of the text
+  at = jnp.clip(places - length, 0, answers.shape[1] - 1)
+  from_prompt = jnp.clip(places, 0, prompt.shape[1] - 1)
+  text = jnp.where(
+    places < length, _take(prompt, from_prompt), _take(answers, at)
+  )
+  last = length + counts[:, None]
+  inside = (places[:, 1:] < last) & (length > 0)  # target t is the text's t + 1
+  learnt = inside & (places[:, 1:] >= length)
+  of_target = lambda x: jnp.where(learnt, _take(x, at[:, 1:]), 0)  # noqa: E731
+  view = types.Tokens(
+    tokens=jnp.where(inside, text[:, :-1], 0),
+    targets=jnp.where(inside, text[:, 1:], 0),
+    mask=learnt.astype(jnp.float32),
+    positions=jnp.where(inside, places[:, :-1], 0),
+    segment_ids=inside.astype(jnp.int32),
+  )
+  data = {
+    **answered(batch).data,
+    "log_probs": of_target(log_probs).astype(jnp.float32),
+    "sampling_log_probs": of_target(sampling_log_probs).astype(jnp.float32),
+  }
+  return types.Batch(batch.views | {"student": view}, data, batch.example_id)
+
+
+def select_rows(
+  chosen: jax.Array, yes: types.PyTree, no: types.PyTree
+) -> types.PyTree:
+  """Rows of `yes` where `chosen` [B] is true, of `no` elsewhere."""
+
+  def one(a, b):
+    return jnp.where(jnp.expand_dims(chosen, tuple(range(1, a.ndim))), a, b)
+
+  return jax.tree.map(one, yes, no)
+
+
+def _take(rows: jax.Array, places: jax.Array) -> jax.Array:
+  """Each row's entries at its own places; what lies outside is cut."""
+  places = jnp.broadcast_to(places, (rows.shape[0], places.shape[1]))
+  return jnp.take_along_axis(rows, places, axis=1)

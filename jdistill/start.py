@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is checked, said and written before a run's first step."""
+
+import json
+import pathlib
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jdistill import (
+  checkpoint,
+  config_json,
+  placement,
+  pretrained,
+  run,
+  tokenizers,
+  types,
+)
+from jdistill import workdir as workdir_lib
+from jdistill.config import Config, changed
+
+MAY_CHANGE = (
+  "attention",
+  "eval_every",
+  "eval_rollouts",
+  "evals",
+  "keep",
+  "log_every",
+  "max_bad_steps",
+  "mesh",
+  "microbatches",
+  "remat",
+  "rules",
+  "samples",
+  "save_every",
+  "steps",
+)
+"""Config fields that may differ when a run is resumed."""
+
+
+def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
+  """Refuses a directory of another run, or what is no run at all."""
+  path, said = workdir / "config.json", workdir_lib.name(workdir)
+  if workdir.exists() and not workdir.is_dir():
+    raise types.UserError(f"{said} is a file; choose another --workdir")
+  if not path.is_file():
+    # A run that was killed at its very start may have left half a config.
+    there = {p.name for p in workdir.iterdir()} if workdir.exists() else set()
+    if there - {"config.json.tmp"}:
+      raise types.UserError(
+        f"{said} holds other files and no run; choose an empty --workdir"
+      )
+    return
+  if resume == "never":
+    raise types.UserError(
+      f"{said} already holds a run and --resume is never; choose another "
+      "--workdir"
+    )
+  checkpoint.check_links(workdir)
+  try:
+    old = json.loads(path.read_text())
+  except ValueError as error:
+    raise types.UserError(
+      f"{path}: not valid JSON: {error}; choose another --workdir"
+    ) from error
+  new = config_json.encode(config)
+  found = [
+    line
+    for line in changed(old, new)
+    if not _may_change(line.split(":")[0].split("."))
+  ]
+  if found:
+    raise types.UserError(
+      f"{said} holds a run of another config; it differs in "
+      f"{'; '.join(found[:5])}{' ...' if len(found) > 5 else ''}. Choose "
+      "another --workdir, or undo the change to go on with this run"
+    )
+
+
+def _may_change(path: Sequence[str]) -> bool:
+  placed = path[0] == "teachers" and path[2:3] in (["rules"], ["place"])
+  return placed or path[0] in MAY_CHANGE
+
+
+def find_tokenizer(config: Config, models: run.Models) -> Any:
+  """The run's tokenizer, checked against every head; None without text."""
+  specs = (config.data, *config.evals.values())
+  if not any(spec.needs_tokenizer for spec in specs):
+    return None
+  origin = None
+  if config.tokenizer is not None:
+    found = tokenizers.load(config.tokenizer)
+  else:
+    sources = [*models.teachers.values(), models.start]
+    source = next((s for s in sources if s is not None), None)
+    if source is None or not source.location.has_tokenizer:
+      raise types.UserError(
+        "tokenizer: neither teacher nor student brings one; name a model "
+        "reference whose tokenizer the text is cut with"
+      )
+    origin = source.location
+    found = tokenizers.load(origin)
+  tokenizers.check_head(found, models.student.vocab_size)
+  writes = config.rollout is not None and config.rollout.teachers()
+  if config.method.needs().same_vocabulary or writes:
+    for name, teacher in models.teachers.items():
+      tokenizers.check_head(found, teacher.architecture.vocab_size)
+      if teacher.location.has_tokenizer and teacher.location != origin:
+        _check_vocabulary(name, teacher, found)
+  return found
+
+
+def _check_vocabulary(name: str, teacher: pretrained.Found, tokenizer) -> None:
+  difference = tokenizers.vocabulary_difference(
+    tokenizer, tokenizers.load(teacher.location)
+  )
+  if difference:
+    raise types.UserError(
+      f"teachers.{name}: {teacher.ref} has another vocabulary than the "
+      f"student: {difference}; this run takes their tokens for the same"
+    )
+
+
+def write_start(config, built, tokenizer, workdir) -> None:
+  if jax.process_index() != 0:
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  checkpoint.dump_json(workdir / "config.json", config_json.encode(config))
+  student = config_json.encode(built.models.student)
+  checkpoint.dump_json(workdir / "student.json", student)
+  checkpoint.dump_json(workdir / "models.json", _models(built.models))
+  checkpoint.dump_json(workdir / "shardings.json", placement.of_run(built))
+  command = workdir / "command.txt"
+  if not command.exists():
+    program = pathlib.Path(sys.argv[0]).name
+    command.write_text(shlex.join([program, *sys.argv[1:]]) + "\n")
+  if tokenizer is not None and not (workdir / "tokenizer").exists():
+    half = workdir / "tokenizer.tmp"  # so that it is there whole or not at all
+    shutil.rmtree(half, ignore_errors=True)
+    tokenizers.save(tokenizer, half)
+    half.rename(workdir / "tokenizer")
+  workdir_lib.upload(workdir)
+
+
+def _models(models: run.Models) -> dict[str, Any]:
+  """Where the models of a run come from, for the card of its student."""
+
+  def said(found: pretrained.Found) -> dict[str, Any]:
+    return {"ref": found.ref, "licence": found.location.licence}
+
+  return {
+    "teachers": {name: said(found) for name, found in models.teachers.items()},
+    "start": None if models.start is None else said(models.start),
+    "layers": None if models.layers is None else list(models.layers),
+  }
+
+
+def describe(built: run.Run, loader, workdir, log) -> None:
+  from jdistill.models.base import num_params
+
+  for name, found in built.models.teachers.items():
+    plain = pretrained.with_storage(found.architecture, "float32")
+    size = num_params(plain.shapes()) / 1e6
+    log(f"{name}: {found.ref}, {size:.1f} M parameters, licence "
+        f"{found.location.licence or 'not stated'}")  # fmt: skip
+  student = built.models.student
+  size, moving = num_params(student.shapes()) / 1e6, student.trainable()
+  layers = built.models.layers
+  kept = f", keeps layers {', '.join(map(str, layers))}" if layers else ""
+  if moving is not None and not all(jax.tree.leaves(moving)):
+    shapes = zip(*map(jax.tree.leaves, (student.shapes(), moving)), strict=True)
+    part = sum(shape.size for shape, moves in shapes if moves) / 1e6
+    kept += f", trains {part:.2f} M of them"
+  log(f"student: {size:.1f} M parameters{kept}")
+  for name, axes in built.uneven().items():
+    for one in axes:
+      log(f"{name}: {one}")
+  sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
+  log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: "
+      f"{workdir_lib.name(workdir)}")  # fmt: skip
