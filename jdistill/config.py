@@ -35,6 +35,12 @@ class Teacher:
   `rules` are this teacher's own, over those of the config. `place="host"` keeps
   a decoder's layers in the memory of the hosts, divided as they would be on the
   devices, to which one layer at a time is moved.
+
+  With a `mesh`, such as `MeshShape(1, 4)`, the teacher has devices of its own,
+  as many as its sizes multiply to, and the config's `mesh` divides the others.
+  Each process gives the same number of its devices. The teacher reads the next
+  batch while the student is at this one; `rules` say where on its `mesh` its
+  weights lie, and those of the config where its head lies with the student.
   """
 
   ref: str | None = None
@@ -43,6 +49,7 @@ class Teacher:
   architecture: Annotated[Architecture | None, tyro.conf.Fixed] = None
   rules: dict[str, str | None] = dataclasses.field(default_factory=dict)
   place: Literal["device", "host"] = "device"
+  mesh: sharding.MeshShape | None = None
 
   @property
   def stored(self) -> Weights:
@@ -127,7 +134,7 @@ class Config:
       layers.
     attention: of student and teachers; "auto" takes the flash kernel on TPUs
       where it can be used, "xla" never does, "flash" insists.
-    mesh: sizes of the device mesh.
+    mesh: sizes of the device mesh, of what teachers with a mesh leave.
     rules: logical parameter axis -> mesh axis, or several as `fsdp+context`,
       or None for whole on every device; over the defaults.
     rollout_rules: over `rules`, where the student's parameters lie while it
@@ -247,23 +254,25 @@ def _box(tree: Any, args: list[str], path: str = "-") -> tuple[Any, list[str]]:
 
   tyro takes no number for a field that may also hold a dataclass. So
   `--optimizer.lr 1e-3` becomes `--optimizer.lr.value 1e-3`, also where the
-  config had a schedule.
+  config had a schedule. Nor has it flags for a mesh that is None.
   """
   if isinstance(tree, dict):
-    items = {k: (v, False) for k, v in tree.items()}
+    items = {k: (v, ()) for k, v in tree.items()}
   elif dataclasses.is_dataclass(tree):
     items = {
-      f.name: (getattr(tree, f.name), schedules.Schedule in get_args(f.type))
+      f.name: (getattr(tree, f.name), get_args(f.type))
       for f in dataclasses.fields(tree)
     }
   else:
     return tree, args
   new = {}
-  for name, (value, may_vary) in items.items():
+  for name, (value, kinds) in items.items():
     flag = f"{path}.{name}" if path != "-" else f"--{name}"
+    if sharding.MeshShape in kinds:
+      value, args = _mesh(value, args, flag)
     at = [i for i, a in enumerate(args) if _same_flag(a, flag)]
     number = value is None or isinstance(value, (int, float))
-    if may_vary and (number or at):
+    if schedules.Schedule in kinds and (number or at):
       value = schedules.Constant(value if number else 0.0)
       for i in at:
         args[i] = f"{flag}.value{args[i][len(flag) :]}"
@@ -275,6 +284,20 @@ def _box(tree: Any, args: list[str], path: str = "-") -> tuple[Any, list[str]]:
   if isinstance(tree, dict):
     return tree | new, args
   return dataclasses.replace(tree, **new), args
+
+
+def _mesh(
+  value: sharding.MeshShape | None, args: list[str], flag: str
+) -> tuple[sharding.MeshShape | None, list[str]]:
+  """A mesh that may be missing: any of its flags makes one, None ends it."""
+  for i, arg in enumerate(args):
+    if _same_flag(arg, flag):
+      words = arg.split("=")[1:] or args[i + 1 : i + 2]
+      if words == ["None"]:
+        return None, args[:i] + args[i + 1 + ("=" not in arg) :]
+    if value is None and _same_flag(arg.rpartition(".")[0], flag):
+      value = sharding.MeshShape(data=1)
+  return value, args
 
 
 def _same_flag(arg: str, flag: str) -> bool:

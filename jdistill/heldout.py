@@ -57,7 +57,7 @@ class HeldOut:
     for arrays in self.loader:
       placed = sharding.place_rows(run.to_batch(arrays), built.mesh)
       if write is not None:
-        placed = write(params, teacher_params, placed)
+        placed = write(params, built.writers(teacher_params), placed)
       sums = dict(built.eval_step(params, teacher_params, placed))
       own = {k: sums.pop(k) for k in list(sums) if k.startswith("tokens/")}
       if not tokens:

@@ -6,7 +6,7 @@ Nothing is loaded and nothing compiled, and the devices need not be there.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -67,7 +67,9 @@ def of_run(built: run.Run) -> dict[str, Any]:
     (`bytes` and `bytes_per_device` of each of these, of the `optimizer`'s state
     and of what is kept beside it; `host_bytes` are those of each device that
     lie in the host's memory), `bytes_per_device` of all, and `uneven`: lines
-    about what does not divide.
+    about what does not divide. `apart` has, by name, `mesh` and
+    `bytes_per_device` of the teachers on devices of their own, where the rest
+    is not; the head of one, on the run's mesh, is `NAME/head`.
   """
   models, state = built.models, built.state_shapes
   places = built.state_shardings
@@ -81,6 +83,10 @@ def of_run(built: run.Run) -> dict[str, Any]:
   for name, shapes in built.teacher_shapes().items():
     axes = models.teachers[name].architecture.axes()
     trees[name] = (axes, shapes, built.teacher_shardings[name])
+    if name in built.parts:
+      part = built.parts[name]
+      head = (part.head_axes, part.head_shapes, part.head_shardings)
+      trees[f"{name}/head"] = head
   own = state.params["method"]
   nameless = jax.tree.map(lambda s: (None,) * len(s.shape), own)
   trees["method"] = (nameless, own, places.params["method"])
@@ -93,7 +99,18 @@ def of_run(built: run.Run) -> dict[str, Any]:
     "mesh": dict(built.mesh.shape),
     "parameters": rows,
     "totals": totals,
-    "bytes_per_device": sum(t["bytes_per_device"] for t in totals.values()),
+    "bytes_per_device": sum(
+      total["bytes_per_device"]
+      for name, total in totals.items()
+      if name not in built.parts
+    ),
+    "apart": {
+      name: {
+        "mesh": dict(part.mesh.shape),
+        "bytes_per_device": totals[name]["bytes_per_device"],
+      }
+      for name, part in built.parts.items()
+    },
     "uneven": [
       f"{name}: {one}" for name, ones in built.uneven().items() for one in ones
     ],
@@ -191,13 +208,27 @@ def table(found: dict[str, Any]) -> "Group":
     both = (total["bytes"], total["bytes_per_device"])
     more = [size_text(host_bytes)] if host_bytes else []
     sums.add_row(name, *map(size_text, both), *more)
-  everything = sum(total["bytes"] for total in found["totals"].values())
+  everything = sum(
+    total["bytes"]
+    for name, total in found["totals"].items()
+    if name not in found["apart"]
+  )
   both = (everything, found["bytes_per_device"])
   sums.add_row("[bold]together[/bold]", *map(size_text, both))
-  mesh = ", ".join(f"{k} {v}" for k, v in found["mesh"].items())
-  devices = math.prod(found["mesh"].values())
-  notes = [f"mesh of {devices}: {mesh}", *found["uneven"]]
+  notes = [f"mesh of {mesh_text(found['mesh'])}"]
+  notes += [
+    f"{name} has a mesh of its own, of {mesh_text(part['mesh'])}; the line "
+    "together is without it"
+    for name, part in found["apart"].items()
+  ]
+  notes += found["uneven"]
   return Group(made, "", sums, "", *map(Text, notes))
+
+
+def mesh_text(mesh: Mapping[str, int]) -> str:
+  """The devices of a mesh and its sizes: `8: data 4, fsdp 2, ...`."""
+  sizes = ", ".join(f"{k} {v}" for k, v in mesh.items())
+  return f"{math.prod(mesh.values())}: {sizes}"
 
 
 def dimensions(row: dict[str, Any]) -> str:

@@ -40,9 +40,7 @@ class Found:
       shardings: where to put them.
     """
     architecture = with_storage(self.architecture, dtype)
-    shapes = architecture.shapes()
-    if dtype != "int8":
-      shapes = cast(shapes, dtype)
+    shapes = stored_shapes(architecture, dtype)
     places = None
     if shardings is not None:
       places = shardings(architecture, shapes)
@@ -183,6 +181,12 @@ def with_storage(architecture: Architecture, dtype: str) -> Architecture:
       f"{type(architecture).__name__}; take float32 or bfloat16"
     )
   return architecture
+
+
+def stored_shapes(architecture: Architecture, dtype: str) -> types.PyTree:
+  """Shapes of a model's weights, stored in the dtype it was found for."""
+  shapes = architecture.shapes()
+  return shapes if dtype == "int8" else cast(shapes, dtype)
 
 
 def with_fields(architecture: Architecture, **fields: Any) -> Architecture:

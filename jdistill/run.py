@@ -3,6 +3,7 @@
 """A run put together from its config: models, shardings, compiled steps."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import optax
 
 from jdistill import (
+  apart,
   bad_steps,
   data,
   methods,
@@ -30,118 +32,10 @@ from jdistill import (
 from jdistill.models import host
 from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.base import Architecture
+from jdistill.run_models import Models as Models
+from jdistill.run_models import find_models as find_models
+from jdistill.run_models import rules as rules
 from jdistill.surgery import cut
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-  """What a config's references name; no weights are read yet."""
-
-  teachers: Mapping[str, pretrained.Found]
-  student: Architecture
-  start: pretrained.Found | None  # whose weights the student starts from
-  layers: tuple[int, ...] | None  # of `start` that it keeps
-
-
-def find_models(config: config_lib.Config) -> Models:
-  """Resolves every model of a config and the student's shape."""
-  teachers = {name: _teacher(name, config) for name in config.teachers}
-  spec = config.student
-  if isinstance(spec, config_lib.Lora):
-    spec = spec.base
-  start, layers = None, None
-  if isinstance(spec, config_lib.Pretrained):
-    start = pretrained.find(spec.ref, architecture=spec.architecture)
-    student = start.architecture
-  elif isinstance(spec, config_lib.Cut):
-    start, layers, student = _cut(spec, config, teachers)
-  elif spec.architecture is not None:
-    student = spec.architecture
-  elif spec.like is not None:
-    student = _cut(spec.like, config, teachers)[2]
-  else:
-    raise types.UserError("student: Fresh needs an `architecture` or `like`")
-  if getattr(student, "kernels", "float") != "float":
-    raise types.UserError(
-      "student: its architecture has int8 kernels, which nothing can train; "
-      'take kernels="float"'
-    )
-  student = pretrained.with_fields(
-    student,
-    dtype=config.dtype,
-    remat=config.remat,
-    attention=config.attention,
-    heads_axis=rules(config).get("heads"),
-  )
-  if isinstance(config.student, config_lib.Lora):
-    student = _with_adapters(student, config.student)
-  return Models(teachers, student, start, layers)
-
-
-def _with_adapters(
-  student: Architecture, spec: config_lib.Lora
-) -> Architecture:
-  if not hasattr(student, "low_rank"):
-    raise types.UserError(
-      "student: Lora puts adapters into decoders, and the base is a "
-      f"{type(student).__name__}; for a module of your own apply qwix's LoRA "
-      "and name its parameters in the adapter's `train`"
-    )
-  adapters = low_rank_lib.LowRank(
-    spec.rank, spec.alpha, spec.targets, spec.also
-  )
-  student = pretrained.with_fields(student, low_rank=adapters)
-  student.trainable()  # refuses patterns without a parameter
-  return student
-
-
-def _teacher(name: str, config: config_lib.Config) -> pretrained.Found:
-  spec = config.teachers[name]
-  found = pretrained.find(
-    spec.ref,
-    architecture=spec.architecture,
-    dtype=spec.dtype,
-    stored=spec.stored,
-  )
-  shape = pretrained.with_fields(
-    found.architecture,
-    attention=config.attention,
-    heads_axis=rules(config, name).get("heads"),
-  )
-  return dataclasses.replace(found, architecture=shape)
-
-
-def _cut(
-  spec: config_lib.Cut,
-  config: config_lib.Config,
-  teachers: Mapping[str, pretrained.Found],
-):
-  if spec.ref is not None:
-    start = pretrained.find(spec.ref)
-  elif teachers:
-    first, start = next(iter(teachers.items()))
-    own = config.teachers[first]
-    if own.stored != "float32" or own.place == "host":
-      # The teacher's own weights are rounded, or lie elsewhere: a model of its
-      # own, read again.
-      full = pretrained.with_storage(start.architecture, "float32")
-      start = dataclasses.replace(start, architecture=full)
-  else:
-    raise types.UserError(
-      "student: Cut takes layers of the first teacher, but there is none; "
-      "give it a `ref`"
-    )
-  shape: Any = start.architecture
-  if not hasattr(shape, "num_layers"):
-    raise types.UserError(
-      f"student: {start.ref} is a {type(shape).__name__}, which has no layers "
-      "to cut"
-    )
-  layers = spec.layers
-  if isinstance(layers, int):
-    layers = cut.evenly_spaced(shape.num_layers, layers)
-  student, _ = cut.cut_layers(shape, shape.shapes(), layers)
-  return start, tuple(layers), student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +47,8 @@ class Run:
   and `eval_writes[NAME](student_params, teacher_params, batch)` those of an
   evaluation;
   `eval_step(student_params, teacher_params, batch)` compares with the first
-  teacher, and `teacher_params` is always the dict by name.
+  teacher, and `teacher_params` is always the dict by name. `parts` are the
+  teachers on devices of their own.
   """
 
   config: config_lib.Config
@@ -167,43 +62,60 @@ class Run:
   state_shapes: types.TrainState
   state_shardings: types.TrainState
   teacher_shardings: types.PyTree
+  parts: Mapping[str, apart.Part]
   train_step: step.Step
   eval_step: Any
   write: Any = None  # where the config has a rollout
   eval_writes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+  def mesh_of(self, teacher: str) -> Any:
+    """The mesh that a teacher's weights lie on."""
+    part = self.parts.get(teacher)
+    return self.mesh if part is None else part.mesh
+
   def teacher_shapes(self) -> types.PyTree:
     """The teachers' weights as they are stored."""
-    shapes = {}
-    for name, found in self.models.teachers.items():
-      stored = self.config.teachers[name].stored
-      shapes[name] = found.architecture.shapes()
-      if stored != "int8":
-        shapes[name] = pretrained.cast(shapes[name], stored)
-    return shapes
-
-  def uneven(self) -> dict[str, list[sharding.Uneven]]:
-    """What the rules of each model do not divide, by `student` or teacher."""
-    models = {"student": (self.models.student, rules(self.config))} | {
-      name: (found.architecture, rules(self.config, name))
-      for name, found in self.models.teachers.items()
-    }
     return {
-      name: sharding.uneven(shape.axes(), shape.shapes(), self.mesh, own)
-      for name, (shape, own) in models.items()
-    }
-
-  def load_teachers(self) -> types.PyTree:
-    """The teachers' weights, each on its sharding."""
-    return {
-      name: found.params(
-        dtype=self.config.teachers[name].stored,
-        shardings=lambda shape, shapes, name=name: _places_of(
-          self.config, name, shape, shapes, self.mesh
-        ),
+      name: pretrained.stored_shapes(
+        found.architecture, self.config.teachers[name].stored
       )
       for name, found in self.models.teachers.items()
     }
+
+  def uneven(self) -> dict[str, list[sharding.Uneven]]:
+    """What the rules of each model do not divide, by `student` or teacher."""
+    models = {
+      "student": (self.models.student, rules(self.config), self.mesh)
+    } | {
+      name: (found.architecture, rules(self.config, name), self.mesh_of(name))
+      for name, found in self.models.teachers.items()
+    }
+    return {
+      name: sharding.uneven(shape.axes(), shape.shapes(), mesh, own)
+      for name, (shape, own, mesh) in models.items()
+    }
+
+  def writers(self, teacher_params: types.PyTree) -> types.PyTree:
+    """What writers take: the teachers whose layers lie on the run's mesh."""
+    return {k: p for k, p in teacher_params.items() if k not in self.parts}
+
+  def load_teachers(self) -> types.PyTree:
+    """The teachers' weights, each on its sharding.
+
+    Returns: by name; `apart.Weights` of those on devices of their own.
+    """
+    loaded = {}
+    for name, found in self.models.teachers.items():
+      load = functools.partial(
+        found.params,
+        dtype=self.config.teachers[name].stored,
+        shardings=lambda shape, shapes, name=name: _places_of(
+          self.config, name, shape, shapes, self.mesh_of(name)
+        ),
+      )
+      part = self.parts.get(name)
+      loaded[name] = load() if part is None else part.weights(load)
+    return loaded
 
   def init_state(self, teacher_params: types.PyTree) -> types.TrainState:
     """The state before the first update.
@@ -266,8 +178,8 @@ def build(
   Raises: UserError for whatever in the config does not fit together.
   """
   config = schedules.resolve(config, config.steps)
-  mesh = sharding.make_mesh(config.mesh, devices)
-  run_checks.check(config, models, mesh)
+  mesh, own_meshes = apart.meshes(config, devices)
+  run_checks.check(config, models, mesh, own_meshes)
   method = config.method
   teachers = {k: f.architecture for k, f in models.teachers.items()}
   prompts = batch
@@ -298,9 +210,27 @@ def build(
   places = sharding.param_shardings(axes, params, mesh, rules(config))
   state_places = sharding.like(shapes, params, places, mesh)
   teacher_places = {
-    name: _places_of(config, name, a, a.shapes(), mesh)
+    name: _places_of(config, name, a, a.shapes(), own_meshes.get(name, mesh))
     for name, a in teachers.items()
   }
+  parts = {
+    name: apart.Part(
+      architecture=teachers[name],
+      mesh=own,
+      home=mesh,
+      views=method.needs().views,
+      want=method.wants().get(name, ()),
+      microbatches=config.microbatches,
+      batch=batch,
+      shapes=pretrained.stored_shapes(
+        teachers[name], config.teachers[name].stored
+      ),
+      shardings=teacher_places[name],
+      rules=rules(config),
+    )
+    for name, own in own_meshes.items()
+  }
+  heads = {name: part.head_shardings for name, part in parts.items()}
   train_step = step.make_train_step(
     models.student,
     teachers,
@@ -313,21 +243,54 @@ def build(
   )
   first = next(iter(teachers), None)
   same = method.needs().same_vocabulary
-  others = [name for name in teachers if same and name != first]
+  others = [
+    name
+    for name in teachers
+    if same and name != first and name not in own_meshes
+  ]
   eval_step = step.make_eval_step(
     models.student,
     teachers[first] if first is not None else None,
     others={name: teachers[name] for name in others},
     token_bytes=token_bytes,
   )
-  rows, whole = sharding.of_batch(batch, mesh), sharding.replicated(mesh)
+  whole = sharding.replicated(mesh)
   student_places = state_places.params["student"]
+  train_step = jax.jit(
+    train_step,
+    in_shardings=(
+      state_places,
+      teacher_places | heads,
+      sharding.of_batch(apart.heard(batch, parts), mesh),
+    ),
+    out_shardings=(state_places, whole),
+    donate_argnums=0,
+    compiler_options=sharding.compiler_options(mesh),
+  )
+  eval_step = jax.jit(
+    lambda student, teachers, batch: eval_step(
+      student,
+      None if first is None else teachers[first],
+      batch,
+      {name: teachers[name] for name in others},
+    ),
+    # Held-out batches may carry other arrays: they lie where they lie.
+    in_shardings=(student_places, teacher_places | heads, None),
+    out_shardings=whole,
+  )
+  if parts:
+    train_step = apart.Step(train_step, parts, training=True)
+    judge = {name: part for name, part in parts.items() if name == first}
+    eval_step = apart.Step(eval_step, judge, training=False)
+
+  pens = {k: shape for k, shape in teachers.items() if k not in parts}
+  pen_places = {name: teacher_places[name] for name in pens}
 
   def writing(writer: rollout.Writer):
     return rollout.make_rollout(
       writer,
       models.student,
-      teachers,
+      pens,
       ends=ends,
       seed=config.seed,
       place=_writing_place(config, models.student, mesh),
@@ -336,10 +299,10 @@ def build(
   write = None
   if config.rollout is not None:
     kept = state_places.extra[rollout.KEY]
-    given = sharding.of_batch(prompts, mesh)
+    given, rows = (sharding.of_batch(b, mesh) for b in (prompts, batch))
     write = jax.jit(
       writing(config.rollout),
-      in_shardings=(student_places, kept, whole, teacher_places, given),
+      in_shardings=(student_places, kept, whole, pen_places, given),
       out_shardings=(rows, kept, whole),
       donate_argnums=1,
     )
@@ -355,29 +318,14 @@ def build(
     state_shapes=shapes,
     state_shardings=state_places,
     teacher_shardings=teacher_places,
-    train_step=jax.jit(
-      train_step,
-      in_shardings=(state_places, teacher_places, rows),
-      out_shardings=(state_places, whole),
-      donate_argnums=0,
-      compiler_options=sharding.compiler_options(mesh),
-    ),
-    eval_step=jax.jit(
-      lambda student, teacher, batch: eval_step(
-        student,
-        teacher[first] if first is not None else None,
-        batch,
-        {name: teacher[name] for name in others},
-      ),
-      # Held-out batches may carry other arrays: they lie where they lie.
-      in_shardings=(state_places.params["student"], teacher_places, None),
-      out_shardings=whole,
-    ),
+    parts=parts,
+    train_step=train_step,
+    eval_step=eval_step,
     write=write,
     eval_writes={
       name: jax.jit(
         rollout.for_evaluation(writer, writing(writer)),
-        in_shardings=(student_places, teacher_places, None),
+        in_shardings=(student_places, pen_places, None),
       )
       for name, writer in config.eval_rollouts.items()
     },
@@ -419,14 +367,6 @@ def _movable(models: Models, params: types.PyTree) -> types.PyTree | None:
     return None
   method = jax.tree.map(lambda _: True, params["method"])
   return {"student": student, "method": method}
-
-
-def rules(
-  config: config_lib.Config, teacher: str | None = None
-) -> dict[str, str | None]:
-  """Logical axis -> mesh axis of the student, or of one of the teachers."""
-  own = {} if teacher is None else config.teachers[teacher].rules
-  return {**sharding.DEFAULT_RULES, **config.rules, **own}
 
 
 def _places_of(

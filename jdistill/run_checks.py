@@ -2,20 +2,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """What cannot work in a run's config, refused before anything is compiled."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jdistill import config as config_lib
 from jdistill import data, rollout, sharding, types
 from jdistill.models import flash, host
+from jdistill.models.base import Architecture
 
 if TYPE_CHECKING:
   from jdistill.run import Models
 
 
 def check(
-  config: config_lib.Config, models: "Models", mesh: sharding.AnyMesh
+  config: config_lib.Config,
+  models: "Models",
+  mesh: sharding.AnyMesh,
+  own: Mapping[str, sharding.AnyMesh],
 ) -> None:
-  """Refuses what cannot work, before anything is compiled."""
+  """Refuses what cannot work, before anything is compiled.
+
+  Args:
+    config: the run.
+    models: what it names.
+    mesh: of the run.
+    own: of teachers that have devices of their own, by name.
+  """
   needs = config.method.needs()
   missing = [t for t in needs.teachers if t not in models.teachers]
   if missing:
@@ -23,33 +35,16 @@ def check(
       f"method {type(config.method).__name__} needs a teacher named "
       f"{missing[0]!r}; teachers has {sorted(models.teachers) or 'none'}"
     )
-  for architecture in (
-    models.student,
-    *(found.architecture for found in models.teachers.values()),
-  ):
-    if getattr(architecture, "mixture", None) is not None:
-      architecture.mixture.check_division(mesh.shape[types.EXPERT_AXIS])
-  shards = sharding.num_row_shards(mesh)
-  parts = shards * config.microbatches
+  _check_mesh("mesh", config, models.student, mesh)
+  for name, found in models.teachers.items():
+    field = f"teachers.{name}.mesh" if name in own else "mesh"
+    _check_mesh(field, config, found.architecture, own.get(name, mesh))
   for name, spec in {"data": config.data, **config.evals}.items():
-    want = parts if name == "data" else shards
-    if spec.batch_size % want:
-      raise types.UserError(
-        f"{name}.batch_size is {spec.batch_size}, which does not divide over "
-        f"{shards} mesh rows (data x fsdp x expert)"
-        + (f" x {config.microbatches} microbatches" if want != shards else "")
-        + f"; take a multiple of {want}, or another mesh"
-      )
     _check_ids(name, spec, models)
-    context = sharding.context_size(mesh)
-    if context > 1:
-      _check_context(name, spec, context)
-    if config.attention == "flash":
-      _check_flash(name, spec, context)
   if needs.same_vocabulary and not config.data.needs_tokenizer:
     _check_classes(models)
   if config.rollout is not None:
-    _check_rollout("rollout", config.rollout, config.data, models, mesh)
+    _check_rollout(config, "rollout", config.rollout, config.data, models, mesh)
     sharding.check_rules(
       "rollout_rules", config.rollout_rules, [models.student.axes()], mesh
     )
@@ -60,17 +55,45 @@ def check(
         f"{', '.join(config.evals) or 'none'}"
       )
     field = f"eval_rollouts.{name}"
-    _check_rollout(field, writer, config.evals[name], models, mesh)
+    _check_rollout(config, field, writer, config.evals[name], models, mesh)
   if config.select != "last":
     _check_select(config)
   _check_rules(config, models, mesh)
   for name, teacher in config.teachers.items():
     if teacher.place == "host":
-      _check_host(name, models, mesh)
+      _check_host(name, teacher, models, mesh)
   for name in ("steps", "max_bad_steps"):
     value = getattr(config, name)
     if value < 1:
       raise types.UserError(f"{name} is {value}; expected at least 1")
+
+
+def _check_mesh(
+  field: str,
+  config: config_lib.Config,
+  model: Architecture,
+  mesh: sharding.AnyMesh,
+) -> None:
+  """Refuses a mesh that does not divide what a model on it reads."""
+  mixture = getattr(model, "mixture", None)
+  if mixture is not None:
+    mixture.check_division(mesh.shape[types.EXPERT_AXIS])
+  shards = sharding.num_row_shards(mesh)
+  parts = shards * config.microbatches
+  for name, spec in {"data": config.data, **config.evals}.items():
+    want = parts if name == "data" else shards
+    if spec.batch_size % want:
+      raise types.UserError(
+        f"{name}.batch_size is {spec.batch_size}, which does not divide over "
+        f"{shards} {field} rows (data x fsdp x expert)"
+        + (f" x {config.microbatches} microbatches" if want != shards else "")
+        + f"; take a multiple of {want}, or another {field}"
+      )
+    context = sharding.context_size(mesh)
+    if context > 1:
+      _check_context(name, spec, context, field)
+    if config.attention == "flash":
+      _check_flash(name, spec, context)
 
 
 def _check_rules(
@@ -84,7 +107,17 @@ def _check_rules(
     sharding.check_rules(field, teacher.rules, [axes[name]], mesh)
 
 
-def _check_host(name: str, models: "Models", mesh: sharding.AnyMesh) -> None:
+def _check_host(
+  name: str,
+  teacher: config_lib.Teacher,
+  models: "Models",
+  mesh: sharding.AnyMesh,
+) -> None:
+  if teacher.mesh is not None:
+    raise types.UserError(
+      f"teachers.{name}.place is 'host', but it has a mesh of its own, whose "
+      "devices hold its weights; take 'device', or no mesh"
+    )
   shape = models.teachers[name].architecture
   if not hasattr(shape, "stacks"):
     raise types.UserError(
@@ -123,20 +156,22 @@ def _check_ids(name: str, spec: data.Data, models: "Models") -> None:
       )
 
 
-def _check_context(name: str, spec: data.Data, context: int) -> None:
+def _check_context(
+  name: str, spec: data.Data, context: int, field: str
+) -> None:
   length = getattr(spec, "seq_len", None)
   if length is None:
     raise types.UserError(
       f"{name}: a {type(spec).__name__} has rows without positions, so a mesh "
       f"with a context axis of {context} has nothing to divide; take "
-      "mesh.context 1"
+      f"{field}.context 1"
     )
   if length % context:
     below = length // context * context
     sizes = [n for n in (below, below + context) if n]
     fits = [n for n in range(1, context) if length % n == 0]
     raise types.UserError(
-      f"{name}.seq_len is {length}, which does not divide over mesh.context "
+      f"{name}.seq_len is {length}, which does not divide over {field}.context "
       f"{context}; take a seq_len of {' or '.join(map(str, sizes))}, or a "
       f"context of {' or '.join(map(str, fits))}"
     )
@@ -153,6 +188,7 @@ def _check_flash(name: str, spec: data.Data, context: int) -> None:
 
 
 def _check_rollout(
+  config: config_lib.Config,
   field: str,
   writer: rollout.Writer,
   prompts: data.Data,
@@ -169,6 +205,11 @@ def _check_rollout(
       raise types.UserError(
         f"{field}: a teacher named {name!r} is to write; teachers has "
         f"{sorted(models.teachers) or 'none'}"
+      )
+    if config.teachers[name].mesh is not None:
+      raise types.UserError(
+        f"{field}: teacher {name!r} is to write, which it can on the mesh of "
+        f"the run only; leave out teachers.{name}.mesh"
       )
   need = prompts.prompt_tokens + writer.max_new_tokens() - 1
   if need > prompts.seq_len:

@@ -63,7 +63,10 @@ AnyMesh = Mesh | AbstractMesh
 
 
 def make_mesh(
-  shape: MeshShape, devices: Sequence[jax.Device] | int | None = None
+  shape: MeshShape,
+  devices: Sequence[jax.Device] | int | None = None,
+  *,
+  ordered: bool = False,
 ) -> Any:
   """The mesh of a run.
 
@@ -74,6 +77,8 @@ def make_mesh(
     shape: its sizes.
     devices: default: all of them. A number stands for as many devices that need
       not be there: the mesh is abstract, enough to say where arrays would lie.
+    ordered: takes them as they come, the last axis first, and not by how near
+      they are to each other.
   Raises: UserError if the sizes do not fit the number of devices.
   """
   if isinstance(devices, int):
@@ -82,12 +87,12 @@ def make_mesh(
   devices = jax.devices() if devices is None else list(devices)
   alone = jax.process_count() == 1
   sizes, wanted = _sizes(shape, len(devices), alone=alone)
-  grid = _grid(sizes, shape.slices, devices[:wanted])
+  grid = _grid(sizes, shape.slices, devices[:wanted], ordered)
   return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _grid(
-  sizes: tuple[int, ...], slices: int, devices: Sequence[Any]
+  sizes: tuple[int, ...], slices: int, devices: Sequence[Any], ordered: bool
 ) -> np.ndarray:
   """The devices in an order in which near ones talk most."""
   there = {getattr(device, "slice_index", None) for device in devices}
@@ -101,6 +106,8 @@ def _grid(
       f"mesh.slices is {slices}, but the {len(devices)} devices are of "
       f"{len(there)} slices; take {len(there)}"
     )
+  if ordered:
+    return np.array(devices).reshape(sizes)
   if slices > 1:
     within = (sizes[0] // slices, *sizes[1:])
     across = (slices, *(1,) * (len(sizes) - 1))
@@ -338,25 +345,50 @@ def context_size(mesh: AnyMesh) -> int:
   return mesh.shape.get(types.CONTEXT_AXIS, 1)
 
 
+def by_token(mesh: AnyMesh) -> NamedSharding:
+  """The sharding of whatever has rows and positions in front."""
+  if context_size(mesh) == 1:
+    return rows(mesh)
+  spec = PartitionSpec(types.BATCH_AXES, types.CONTEXT_AXIS)
+  return NamedSharding(mesh, spec)
+
+
+def of_view(view: types.View, mesh: AnyMesh) -> types.View:
+  """A sharding for each array of a view of a batch, or of its shapes."""
+  tokens = isinstance(view, types.Tokens)
+  place = by_token(mesh) if tokens else rows(mesh)
+  return jax.tree.map(lambda _: place, view)
+
+
+def of_said(
+  said: Mapping[str, types.Outputs],
+  views: Mapping[str, types.View],
+  mesh: AnyMesh,
+) -> dict[str, types.Outputs]:
+  """A sharding for each array that a model said of views, or of its shapes."""
+
+  def of(x, view):
+    front = view.targets.shape
+    divided = len(front) > 1 and x.shape[: len(front)] == front
+    return by_token(mesh) if divided else rows(mesh)
+
+  return {
+    name: jax.tree.map(lambda x, v=views[name]: of(x, v), outputs)
+    for name, outputs in said.items()
+  }
+
+
 def of_batch(batch: types.Batch, mesh: AnyMesh) -> types.Batch:
   """A sharding for each array of a batch, or of its shapes.
 
   Views of tokens have rows and positions in front, the rest has rows.
   """
   by_row = rows(mesh)
-  by_token = by_row
-  if context_size(mesh) > 1:
-    spec = PartitionSpec(types.BATCH_AXES, types.CONTEXT_AXIS)
-    by_token = NamedSharding(mesh, spec)
-
-  def of(view):
-    place = by_token if isinstance(view, types.Tokens) else by_row
-    return jax.tree.map(lambda _: place, view)
-
   return types.Batch(
-    views={name: of(view) for name, view in batch.views.items()},
+    views={name: of_view(view, mesh) for name, view in batch.views.items()},
     data=jax.tree.map(lambda _: by_row, batch.data),
     example_id=by_row,
+    said={k: of_said(v, batch.views, mesh) for k, v in batch.said.items()},
   )
 
 

@@ -7,7 +7,7 @@ import pathlib
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import jax
 from jdistill import (
   checkpoint,
   config_json,
+  data,
   placement,
   pretrained,
   run,
@@ -23,6 +24,7 @@ from jdistill import (
 )
 from jdistill import workdir as workdir_lib
 from jdistill.config import Config, changed
+from jdistill.models.base import num_params
 
 MAY_CHANGE = (
   "attention",
@@ -83,7 +85,11 @@ def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
 
 
 def _may_change(path: Sequence[str]) -> bool:
-  placed = path[0] == "teachers" and path[2:3] in (["rules"], ["place"])
+  placed = path[0] == "teachers" and path[2:3] in (
+    ["rules"],
+    ["place"],
+    ["mesh"],
+  )
   return placed or path[0] in MAY_CHANGE
 
 
@@ -126,7 +132,44 @@ def _check_vocabulary(name: str, teacher: pretrained.Found, tokenizer) -> None:
     )
 
 
-def write_start(config, built, tokenizer, workdir) -> None:
+def describe(
+  built: run.Run,
+  loader: data.Loader,
+  workdir: pathlib.Path,
+  log: Callable[[str], None],
+) -> None:
+  """Tells people what is trained, from whom, on what."""
+  for name, found in built.models.teachers.items():
+    plain = pretrained.with_storage(found.architecture, "float32")
+    size = num_params(plain.shapes()) / 1e6
+    log(f"{name}: {found.ref}, {size:.1f} M parameters, licence "
+        f"{found.location.licence or 'not stated'}")  # fmt: skip
+  student = built.models.student
+  size, moving = num_params(student.shapes()) / 1e6, student.trainable()
+  layers = built.models.layers
+  kept = f", keeps layers {', '.join(map(str, layers))}" if layers else ""
+  if moving is not None and not all(jax.tree.leaves(moving)):
+    shapes = zip(*map(jax.tree.leaves, (student.shapes(), moving)), strict=True)
+    part = sum(shape.size for shape, moves in shapes if moves) / 1e6
+    kept += f", trains {part:.2f} M of them"
+  log(f"student: {size:.1f} M parameters{kept}")
+  for name, axes in built.uneven().items():
+    for one in axes:
+      log(f"{name}: {one}")
+  for name, part in built.parts.items():
+    log(f"{name}: mesh of its own, of {placement.mesh_text(part.mesh.shape)}")
+  sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
+  log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: "
+      f"{workdir_lib.name(workdir)}")  # fmt: skip
+
+
+def write(
+  config: Config, built: run.Run, tokenizer: Any, workdir: pathlib.Path
+) -> None:
+  """Writes the config, the models and the tokenizer into the directory.
+
+  Of several processes the first writes.
+  """
   if jax.process_index() != 0:
     return
   workdir.mkdir(parents=True, exist_ok=True)
@@ -158,28 +201,3 @@ def _models(models: run.Models) -> dict[str, Any]:
     "start": None if models.start is None else said(models.start),
     "layers": None if models.layers is None else list(models.layers),
   }
-
-
-def describe(built: run.Run, loader, workdir, log) -> None:
-  from jdistill.models.base import num_params
-
-  for name, found in built.models.teachers.items():
-    plain = pretrained.with_storage(found.architecture, "float32")
-    size = num_params(plain.shapes()) / 1e6
-    log(f"{name}: {found.ref}, {size:.1f} M parameters, licence "
-        f"{found.location.licence or 'not stated'}")  # fmt: skip
-  student = built.models.student
-  size, moving = num_params(student.shapes()) / 1e6, student.trainable()
-  layers = built.models.layers
-  kept = f", keeps layers {', '.join(map(str, layers))}" if layers else ""
-  if moving is not None and not all(jax.tree.leaves(moving)):
-    shapes = zip(*map(jax.tree.leaves, (student.shapes(), moving)), strict=True)
-    part = sum(shape.size for shape, moves in shapes if moves) / 1e6
-    kept += f", trains {part:.2f} M of them"
-  log(f"student: {size:.1f} M parameters{kept}")
-  for name, axes in built.uneven().items():
-    for one in axes:
-      log(f"{name}: {one}")
-  sizes = ", ".join(f"{k} {v}" for k, v in built.mesh.shape.items())
-  log(f"data: {loader.num_rows} rows; mesh: {sizes}; run: "
-      f"{workdir_lib.name(workdir)}")  # fmt: skip

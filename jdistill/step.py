@@ -213,6 +213,8 @@ def make_eval_step(
   Args:
     student: the model that is judged.
     teacher: the model it is compared with, of the same vocabulary, or None.
+      Where the batch has what a teacher said, that and its head, which is then
+      all of `teacher_params`, take its place.
     others: further such models by name.
     token_bytes: [V] bytes that each token stands for, to count bits per byte.
   Returns: `eval_step(student_params, teacher_params, batch, others_params=None)
@@ -249,7 +251,10 @@ def make_eval_step(
     for name, other in (others or {}).items():
       judge = other.for_evaluation().bind((others_params or {})[name])
       outputs[f"other/{name}"] = judge(view)
-    if teacher is not None:
+    if batch.said:
+      [said] = batch.said.values()
+      outputs["teacher"] = said["student"].with_head(teacher_params)
+    elif teacher is not None:
       judge = teacher.for_evaluation().bind(teacher_params)
       outputs["teacher"] = judge(view)
     vocab = min(o.head.vocab_size for o in outputs.values())
@@ -297,13 +302,25 @@ def _speakers(student, teachers, method, params, teacher_params, batch):
     student.bind(params["student"]), batch, wants.get("student", ())
   )
   frozen = jax.lax.stop_gradient(teacher_params)
-  voices = {
-    name: Speaker(
-      arch.for_evaluation().bind(frozen[name]), batch, wants.get(name, ())
-    )
-    for name, arch in teachers.items()
-  }
+  voices = {}
+  for name, arch in teachers.items():
+    model, said = _silent, {}
+    if name in batch.said:  # on devices of its own; here is but its head
+      said = {
+        view: outputs.with_head(frozen[name])
+        for view, outputs in batch.said[name].items()
+      }
+    else:
+      model = arch.for_evaluation().bind(frozen[name])
+    voices[name] = Speaker(model, batch, wants.get(name, ()), said)
   return learner, voices
+
+
+def _silent(view: types.View, want: tuple[str, ...] = ()) -> types.Outputs:
+  del view, want
+  raise ValueError(
+    "the method asks a teacher for a view that is not in needs()"
+  )
 
 
 def _prepare(

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jdistill import (
+  apart,
   bad_steps,
   checkpoint,
   data,
@@ -62,7 +63,7 @@ def train(
   log = log or distributed.log
   workdir = workdir_lib.local(workdir, new=True)
   distributed.decide(lambda: start.check_workdir(config, workdir, resume))
-  share = sharding.row_share(sharding.make_mesh(config.mesh))
+  share = sharding.row_share(apart.meshes(config)[0])
   models = run.find_models(config)
   tokenizer = start.find_tokenizer(config, models)
   cache = refs.cache_directory() / "tokens"
@@ -89,7 +90,7 @@ def train(
     teacher_params = built.load_teachers()
     begun = distributed.decide(workdir_lib.checkpoints(workdir).is_dir)
     state = None if begun else built.init_state(teacher_params)
-    start.write_start(config, built, tokenizer, workdir)
+    start.write(config, built, tokenizer, workdir)
   with (
     jax.set_mesh(built.mesh),
     checkpoint.disk_errors(workdir),
@@ -202,7 +203,7 @@ class _Loop:
         state.params["student"],
         state.extra[rollout.KEY],
         state.step,
-        self.teacher_params,
+        self.built.writers(self.teacher_params),
         batch,
       )
       jax.block_until_ready(found)
@@ -315,18 +316,20 @@ class _Loop:
     prompts, models = self.built.config.samples, self.built.models
     if not prompts or self.tokenizer is None:
       return
-    speakers = {name: (models.student, p) for name, p in students.items()}
+    mesh = self.built.mesh
+    speakers = {k: (mesh, models.student, p) for k, p in students.items()}
     if teacher and self.teacher_params:
-      first = next(iter(self.teacher_params))
-      speakers["teacher"] = (
-        models.teachers[first].architecture,
-        self.teacher_params[first],
-      )
-    with self.clock.paused():
-      rows = evaluate.continuations(
-        speakers, self.tokenizer, prompts, max_new_tokens=40
-      )
-      evaluate.write_continuations(self.workdir, rows)
+      first, params = next(iter(self.teacher_params.items()))
+      if first in self.built.parts:
+        params = params.params
+      shape = models.teachers[first].architecture
+      speakers["teacher"] = self.built.mesh_of(first), shape, params
+    for name, (mesh, shape, params) in speakers.items():
+      with self.clock.paused(), jax.set_mesh(mesh):
+        rows = evaluate.continuations(
+          {name: (shape, params)}, self.tokenizer, prompts, max_new_tokens=40
+        )
+        evaluate.write_continuations(self.workdir, rows)
 
   def close(self) -> None:
     self.profile.close()

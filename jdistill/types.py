@@ -111,11 +111,16 @@ View: TypeAlias = Tokens | Examples
 
 @pytree
 class Batch:
-  """Named views of the same rows, further named arrays, and the rows' ids."""
+  """Named views of the same rows, further named arrays, and the rows' ids.
+
+  `said` is what teachers on devices of their own said of them, by teacher and
+  view: `Outputs` without heads, which are the same for all batches.
+  """
 
   views: dict[str, View]
   data: dict[str, Leaf]  # each [B, ...]
   example_id: Leaf  # [B] int32, the same whatever the mesh
+  said: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
   def __getitem__(self, view: str) -> View:
     return self.views[view]
@@ -207,6 +212,10 @@ class Outputs:
   def logits(self) -> jax.Array:
     """[*B, V]; for classifiers, evaluation on small batches, and tests."""
     return self.head(self.hidden)
+
+  def with_head(self, head: Any) -> "Outputs":
+    """The outputs of a model that said them without its head."""
+    return dataclasses.replace(self, head=head)
 
   def at(self, index: jax.Array) -> "Outputs":
     """The outputs at other positions, `index` [B, S] into the T axis."""

@@ -52,6 +52,8 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("beds",), (ABOVE,)),
   (("config", "config_json"), (ABOVE, "config", "config_json")),
   (("pretrained",), (ABOVE,)),
+  (("apart",), (ABOVE,)),  # teachers on devices of their own
+  (("run_models",), (ABOVE,)),
   (("run", "run_checks"), (ABOVE, "run", "run_checks")),
   (("placement",), (ABOVE,)),
   (("synth",), (ABOVE,)),

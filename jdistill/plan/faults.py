@@ -48,19 +48,24 @@ def loss_loops(program: hlo.Program, sizes: set[int]) -> list[hlo.Instruction]:
 
 def _tables(built: run.Run) -> tuple[set[int], set[int]]:
   """Sizes of a vocabulary axis, whole and on a device, and rows of tables."""
-  places = built.teacher_shardings
-  models = [(built.models.student, built.state_shardings.params["student"])]
-  models += [
-    (found.architecture, places[name])
-    for name, found in built.models.teachers.items()
-  ]
+  shapes = {
+    k: f.architecture.shapes() for k, f in built.models.teachers.items()
+  }
+  axes = {k: f.architecture.axes() for k, f in built.models.teachers.items()}
+  for name, part in built.parts.items():  # of which the step has but the head
+    shapes[name], axes[name] = part.head_shapes, part.head_axes
+  heads = {k: part.head_shardings for k, part in built.parts.items()}
+  student = built.models.student
+  everything = (
+    (student.shapes(), student.axes(), built.state_shardings.params["student"]),
+    (shapes, axes, built.teacher_shardings | heads),
+  )
   sizes, rows = set(), set()
-  for model, shardings in models:
-    shapes = model.shapes()
+  for shapes, axes, places in everything:
     leaves, tree = jax.tree.flatten(shapes)
-    axes = tree.flatten_up_to(model.axes())
-    put = tree.flatten_up_to(shardings)
-    for leaf, names, place in zip(leaves, axes, put, strict=True):
+    for leaf, names, place in zip(
+      leaves, tree.flatten_up_to(axes), tree.flatten_up_to(places), strict=True
+    ):
       if "vocab" not in names:
         continue
       at = names.index("vocab")

@@ -58,11 +58,35 @@ class Flops:
 
 
 @dataclasses.dataclass(frozen=True)
+class Apart:
+  """The program of a teacher on devices of its own, as `Plan` has the step's.
+
+  `moved` are the bytes of what it says of a batch that reach each device of the
+  student.
+  """
+
+  mesh: dict[str, int]
+  memory: Memory
+  largest: tuple[str, ...]
+  sent: tuple[traffic.Sent, ...]
+  seconds: dict[str, float]
+  moved: int
+  compile_s: float
+
+  @property
+  def step_s(self) -> float:
+    """The resource that is busy longest, all others behind it."""
+    return max(self.seconds.values())
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
   """What the compiler and the chips' peaks say of a run.
 
   `seconds` are the least that a step takes by each resource (compute, hbm,
-  ici, dcn), were it alone: a prediction, not a measurement.
+  ici, dcn), were it alone: a prediction, not a measurement. `apart` are the
+  teachers that read the next batch on devices of their own meanwhile; the way
+  of what they say from device to device is in no `seconds`.
   """
 
   topology: chips.Topology
@@ -76,6 +100,7 @@ class Plan:
   seconds: dict[str, float]
   faults: tuple[str, ...]
   compile_s: float
+  apart: dict[str, Apart] = dataclasses.field(default_factory=dict)
 
   @property
   def chip(self) -> chips.Chip:
@@ -84,13 +109,20 @@ class Plan:
     return chip
 
   @property
+  def peak(self) -> int:
+    """Bytes of the device that needs most."""
+    parts = [part.memory.peak for part in self.apart.values()]
+    return max(self.memory.peak, *parts) if parts else self.memory.peak
+
+  @property
   def fits(self) -> bool:
-    return self.memory.peak <= self.chip.hbm
+    return self.peak <= self.chip.hbm
 
   @property
   def step_s(self) -> float:
     """The resource that is busy longest, all others behind it."""
-    return max(self.seconds.values())
+    parts = [part.step_s for part in self.apart.values()]
+    return max(*self.seconds.values(), *parts)
 
   @property
   def mfu(self) -> float:
@@ -104,6 +136,9 @@ class Plan:
     plain["chip"] = dataclasses.asdict(self.chip)
     plain["memory"]["peak"] = self.memory.peak
     plain["flops"]["model"] = self.flops.model
+    for name, part in self.apart.items():
+      plain["apart"][name]["memory"]["peak"] = part.memory.peak
+      plain["apart"][name]["step_s"] = part.step_s
     return plain | {
       "fits": self.fits,
       "step_s": self.step_s,
@@ -117,7 +152,8 @@ class Plan:
 class Lowered:
   """What is known of a run on GPUs, whose compiler is not here.
 
-  `arguments` are bytes of one device: weights and optimizer state.
+  `arguments` are bytes of one device: weights and optimizer state. `apart` are
+  those of the teachers that have devices of their own, by name.
   """
 
   topology: chips.Topology
@@ -126,6 +162,7 @@ class Lowered:
   steps: int
   arguments: int
   flops: Flops
+  apart: dict[str, int]
   fits = True  # nothing is known against it
   faults = ()
 
@@ -139,12 +176,20 @@ class Lowered:
 class TooLarge(Exception):
   """The compiler found no way to fit the step into memory.
 
-  Attributes: `used` and `limit` in bytes, `largest` allocations as text.
+  Attributes: `used` and `limit` in bytes, `largest` allocations as text, and
+  `program`, whose they are.
   """
 
-  def __init__(self, used: float, limit: float, largest: tuple[str, ...]):
-    super().__init__(f"needs {used:.4g} bytes of {limit:.4g}")
+  def __init__(
+    self,
+    used: float,
+    limit: float,
+    largest: tuple[str, ...],
+    program: str = "the step",
+  ):
+    super().__init__(f"{program} needs {used:.4g} bytes of {limit:.4g}")
     self.used, self.limit, self.largest = used, limit, largest
+    self.program = program
 
 
 def plan(config: config_lib.Config, topology: chips.Topology) -> Plan:
@@ -157,31 +202,76 @@ def plan(config: config_lib.Config, topology: chips.Topology) -> Plan:
     UserError: for a config or topology that cannot work.
     TooLarge: where the compiler refuses for want of memory.
   """
-  devices = chips.devices(topology)
-  built, batch = _build(config, devices)
-  begin = time.perf_counter()
-  with jax.set_mesh(built.mesh):
-    traced = _trace(built, batch)
-    try:
-      made = traced.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-      raise _overflow(str(error)) from error
-  compile_s = time.perf_counter() - begin
-  program = hlo.parse(made.as_text())
-  counted = count(built, batch, flops.of_jaxpr(traced.jaxpr.jaxpr))
-  per_slice = len(devices) // topology.slices
-  sent = tuple(traffic.collectives(program, per_slice))
+  built, batch = _build(config, chips.devices(topology))
+  parts = {name: part.trace(batch) for name, part in built.parts.items()}
+  apart = {name: _compiled(topology, built.mesh_of(name), traced,
+                           f"the program of teachers.{name}")
+           for name, traced in parts.items()}  # fmt: skip
+  made = _compiled(topology, built.mesh, _trace(built, batch), "the step")
+  moved = {name: _bytes(part.said(batch)) for name, part in built.parts.items()}
+  counted = count(
+    built, batch, made.flops + sum(part.flops for part in apart.values())
+  )
+  # What teachers say of the next batch arrives during the step.
+  arguments = made.memory.arguments + sum(moved.values())
   return Plan(
     topology=topology,
     mesh=dict(built.mesh.shape),
     tokens=_tokens(batch),
     steps=config.steps,
+    memory=dataclasses.replace(made.memory, arguments=arguments),
+    largest=_largest(made.program),
+    flops=counted,
+    sent=made.sent,
+    seconds=made.seconds,
+    faults=tuple(faults.find(built, made.program)),
+    compile_s=made.compile_s,
+    apart={
+      name: Apart(
+        mesh=dict(built.mesh_of(name).shape),
+        memory=part.memory,
+        largest=_largest(part.program),
+        sent=part.sent,
+        seconds=part.seconds,
+        moved=moved[name],
+        compile_s=part.compile_s,
+      )
+      for name, part in apart.items()
+    },
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compiled:
+  """A program of some of the devices, and what it needs of each."""
+
+  program: hlo.Program
+  memory: Memory
+  flops: float  # of all of them
+  sent: tuple[traffic.Sent, ...]
+  seconds: dict[str, float]
+  compile_s: float
+
+
+def _compiled(
+  topology: chips.Topology, mesh: Any, traced: Any, name: str
+) -> _Compiled:
+  begin = time.perf_counter()
+  with jax.set_mesh(mesh):
+    try:
+      made = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+      raise _overflow(str(error), name) from error
+  compile_s = time.perf_counter() - begin
+  program = hlo.parse(made.as_text())
+  sent = tuple(traffic.collectives(program, mesh.size // topology.slices))
+  counted = flops.of_jaxpr(traced.jaxpr.jaxpr)
+  return _Compiled(
+    program=program,
     memory=_memory(made.memory_analysis()),
-    largest=_largest(program),
     flops=counted,
     sent=sent,
-    seconds=_seconds(topology, counted, program, sent),
-    faults=tuple(faults.find(built, program)),
+    seconds=_seconds(topology, counted / mesh.size, program, sent),
     compile_s=compile_s,
   )
 
@@ -192,21 +282,21 @@ def lower(config: config_lib.Config, topology: chips.Topology) -> Lowered:
   Raises: UserError for a config that cannot work.
   """
   built, batch = _build(config, topology.num_devices)
-  with sharding.in_context(built.mesh):
-    traced = _trace(built, batch)
-    traced.lower(lowering_platforms=("cuda",))
-  shapes = jax.tree.leaves((built.state_shapes, built.teacher_shapes()))
-  places = jax.tree.leaves((built.state_shardings, built.teacher_shardings))
+  programs = [(part.mesh, part.trace(batch)) for part in built.parts.values()]
+  programs.append((built.mesh, _trace(built, batch)))
+  for mesh, traced in programs:
+    with sharding.in_context(mesh):
+      traced.lower(lowering_platforms=("cuda",))
+  program = sum(flops.of_jaxpr(one.jaxpr.jaxpr) for _, one in programs)
+  laid = placement.of_run(built)
   return Lowered(
     topology=topology,
     mesh=dict(built.mesh.shape),
     tokens=_tokens(batch),
     steps=config.steps,
-    arguments=sum(
-      math.prod(place.shard_shape(s.shape)) * s.dtype.itemsize
-      for s, place in zip(shapes, places, strict=True)
-    ),
-    flops=count(built, batch, flops.of_jaxpr(traced.jaxpr.jaxpr)),
+    arguments=laid["bytes_per_device"],
+    flops=count(built, batch, program),
+    apart={k: part["bytes_per_device"] for k, part in laid["apart"].items()},
   )
 
 
@@ -221,7 +311,16 @@ def _build(
 
 def _trace(built: run.Run, batch: types.Batch) -> Any:
   train_step: Any = built.train_step
-  return train_step.trace(built.state_shapes, built.teacher_shapes(), batch)
+  with sharding.in_context(built.mesh):
+    return train_step.trace(built.state_shapes, built.teacher_shapes(), batch)
+
+
+def _bytes(shapes: types.PyTree) -> int:
+  """Those of arrays on one device."""
+  return sum(
+    math.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize
+    for s in jax.tree.leaves(shapes)
+  )
 
 
 def self_contained(config: config_lib.Config) -> config_lib.Config:
@@ -289,26 +388,26 @@ def _largest(program: hlo.Program, count: int = 5) -> tuple[str, ...]:
   )
 
 
-def _seconds(topology, counted: Flops, program, sent) -> dict[str, float]:
+def _seconds(topology, counted: float, program, sent) -> dict[str, float]:
   chip = topology.chip
   near = sum(s.wire for s in sent if not s.across_slices)
   far = sum(s.wire for s in sent if s.across_slices)
   return {
-    "compute": counted.program / topology.num_devices / chip.flops,
+    "compute": counted / chip.flops,
     "hbm": traffic.memory_bytes(program) / chip.hbm_rate,
     "ici": near / (2 * chip.ici_rate),
     "dcn": far / chip.dcn_rate,
   }
 
 
-def _overflow(message: str) -> Exception:
+def _overflow(message: str, name: str = "the step") -> Exception:
   """What the compiler said, in numbers; other errors as they are."""
   found = None
   for pattern in _TOO_LARGE:
     found = found or re.search(pattern, message)
   if not found:
     return types.UserError(
-      f"the TPU compiler refuses the step: {message.splitlines()[0][:300]}"
+      f"the TPU compiler refuses {name}: {message.splitlines()[0][:300]}"
     )
   used, limit = (float(n) * _UNITS[unit] for n, unit in _SIZE.findall(found[0]))
   rows = zip(
@@ -317,7 +416,8 @@ def _overflow(message: str) -> Exception:
     re.findall(r'op_name="([^"]*)"', message),
     strict=False,
   )
-  return TooLarge(used, limit, tuple("  ".join(row) for row in rows)[:5])
+  largest = tuple("  ".join(row) for row in rows)[:5]
+  return TooLarge(used, limit, largest, name)
 
 
 _UNITS = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}

@@ -53,8 +53,29 @@ def lines(plan: planning.Plan) -> Iterator[str]:
       f"  {sent.kind} among {sent.group}: {sent.times:,} times, "
       f"{_mib(sent.payload)} of arrays, {_mib(sent.wire)} over {way}"
     )
+  for name, part in plan.apart.items():
+    yield from _apart(name, part)
   for fault in plan.faults:
     yield f"FAULT: {fault}"
+
+
+def _apart(name: str, part: planning.Apart) -> Iterator[str]:
+  sizes = ", ".join(f"{k} {v}" for k, v in part.mesh.items())
+  memory = part.memory
+  yield (
+    f"{name}, on devices of its own: mesh {sizes}; {_gib(memory.peak)} per "
+    f"device: arguments {_gib(memory.arguments)}, temporaries "
+    f"{_gib(memory.temporaries)}, outputs {_gib(memory.outputs)}; compiled in "
+    f"{part.compile_s:.0f} s"
+  )
+  least = ", ".join(
+    f"{1e3 * s:.2f} ms {resource}" for resource, s in part.seconds.items() if s
+  )
+  yield (
+    f"  beside the student, a batch ahead, at least: {least}; of each batch "
+    f"{_mib(part.moved)} to each device of the student (no time is predicted "
+    "for that)"
+  )
 
 
 def lowered(found: planning.Lowered) -> Iterator[str]:
@@ -67,6 +88,8 @@ def lowered(found: planning.Lowered) -> Iterator[str]:
   )
   yield f"mesh: {sizes}; {found.tokens:,} tokens a step"
   yield f"weights and optimizer state per device: {_gib(found.arguments)}"
+  for name, size in found.apart.items():
+    yield f"  {name}, on devices of its own: {_gib(size)}"
   yield (
     f"operations a step: teacher {counted.teacher:.3g}, student "
     f"{counted.student:.3g}; the program computes {counted.program:.3g}"
@@ -76,11 +99,11 @@ def lowered(found: planning.Lowered) -> Iterator[str]:
 def verdict(plan: planning.Plan) -> str:
   """Whether it fits, in one line."""
   chip = plan.chip
-  share = plan.memory.peak / chip.hbm
+  share = plan.peak / chip.hbm
   word = "fits" if plan.fits else "DOES NOT FIT"
   return (
     f"{plan.topology.name}, {plan.topology.num_devices} devices: {word}, "
-    f"{_gib(plan.memory.peak)} of {_gib(chip.hbm)} per device "
+    f"{_gib(plan.peak)} of {_gib(chip.hbm)} per device "
     f"({100 * share:.0f} %)"
   )
 
@@ -90,8 +113,9 @@ def overflow(
 ) -> Iterator[str]:
   """What the compiler said of a step that it could not place."""
   yield (
-    f"{topology.name}, {topology.num_devices} devices: DOES NOT FIT, the step "
-    f"needs {_gib(error.used)} of {_gib(error.limit)} per device"
+    f"{topology.name}, {topology.num_devices} devices: DOES NOT FIT, "
+    f"{error.program} needs {_gib(error.used)} of {_gib(error.limit)} per "
+    "device"
   )
   if error.largest:
     yield "largest allocations:"
@@ -103,7 +127,7 @@ def tried(one: remedies.Try) -> str:
   """One change and what became of it."""
   flags, made = one
   word = "fits:         " if remedies.fits(made) else "does not fit: "
-  used = made.memory.peak if isinstance(made, planning.Plan) else made.used
+  used = made.peak if isinstance(made, planning.Plan) else made.used
   return f"  {word}{_gib(used):>10}  {' '.join(flags)}"
 
 

@@ -186,6 +186,69 @@ def test_a_run_lost_in_its_first_upload_starts_again(world, whole):
   assert (run / name).read_text() == (whole / name).read_text()
 
 
+def processes(file, run, said, count=2):
+  """Starts the same training in several processes, their words in files."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  flag = f"--xla_force_host_platform_device_count={8 // count}"
+  found = []
+  for index in range(count):
+    words = (
+      *("train", file, "--workdir", run, "--steps", "60", "--save-every", "5"),
+      *("--eval-every", "30", "--coordinator", f"127.0.0.1:{port}"),
+      *("--process-id", str(index), "--num-processes", str(count)),
+    )
+    with said.with_suffix(f".{index}.txt").open("w") as file_:
+      found.append(
+        subprocess.Popen(
+          [sys.executable, "-m", "jdistill.cli", *words],
+          env=os.environ | {"XLA_FLAGS": flag},
+          stdout=file_,
+          stderr=file_,
+        )
+      )
+  return found
+
+
+def told(said):
+  files = sorted(said.parent.glob(f"{said.name}.*.txt"))
+  return "\n".join(f"{file.name}:\n{file.read_text()}" for file in files)
+
+
+@pytest.mark.slow
+def test_processes_that_are_stopped_go_on_bit_for_bit(world, tmp_path):
+  """Each has but its own part of the run's small files, and of the arrays."""
+  file, run = str(world.file(tmp_path)), "gs://bucket/f/run"
+  first, second, once = (tmp_path / name for name in ("one", "two", "once"))
+  started = processes(file, run, first)
+  try:
+    deadline = time.monotonic() + 200
+    while "step 12/" not in told(first):
+      assert all(p.poll() is None for p in started), told(first)
+      assert time.monotonic() < deadline, told(first)
+      time.sleep(0.1)
+    started[1].send_signal(signal.SIGTERM)
+    assert [p.wait(120) for p in started] == [143, 143], told(first)
+    stopped = max(step for step, *_ in rows(run))
+    workdir._buckets.clear()
+    assert 12 <= stopped < 60
+    assert told(first).count(f"saved at step {stopped} in {run}") == 2
+    for target, said in ((run, second), (str(tmp_path / "disk"), once)):
+      started = processes(file, target, said)
+      assert [p.wait(240) for p in started] == [0, 0], told(said)
+  finally:
+    for process in started:
+      process.kill()
+      process.wait()
+  assert f"[1] resuming at step {stopped} of 60" in told(second)
+  assert rows(run) == rows(tmp_path / "disk")
+  assert_same(run, tmp_path / "disk")
+  here = {p.name for p in (tmp_path / "disk").iterdir()}
+  there = {p.name for p in workdir.local(run).iterdir()}
+  assert here - {"checkpoints", "tensorboard"} == there
+
+
 def jdistill(*args, **kwargs):
   return subprocess.Popen(
     [sys.executable, "-m", "jdistill.cli", *args],

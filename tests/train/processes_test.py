@@ -25,6 +25,9 @@ BODY = """
   class Sgd(optim.Optimizer):
     def core(self, axes):
       return optax.sgd(self.rate)
+  cfg.teachers["teacher"] = dataclasses.replace(
+    cfg.teachers["teacher"], mesh={own}
+  )
   cfg = dataclasses.replace(
     cfg, evals={evals}, mesh=sharding.MeshShape{mesh}, ema=0.9,
     samples=("The statement",), steps={steps}, save_every={save_every},
@@ -44,6 +47,7 @@ class Runs:
   def config(self, name: str, **changes) -> pathlib.Path:
     values = {"mesh": "()", "steps": STEPS, "save_every": 5}
     values |= {"evals": "cfg.evals", "optimizer": "optim.AdamW", "rate": 3e-3}
+    values["own"] = "None"  # the teacher's mesh
     folder = self.root / name
     folder.mkdir(exist_ok=True)
     path = self.world.file(folder, BODY.format(**values | changes).strip())
@@ -149,17 +153,32 @@ def until_step(workdir, step, processes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "mesh",
-  ["()", "(data=2, fsdp=2, tensor=2)", "(data=1, fsdp=1, tensor=8)"],
-  ids=["data", "three axes", "tensor spans both"],
+  ("mesh", "own"),
+  [
+    ("()", None),
+    ("(data=2, fsdp=2, tensor=2)", None),
+    ("(data=1, fsdp=1, tensor=8)", None),
+    ("()", "(data=1, fsdp=4)"),
+    ("(data=2, tensor=2)", "(fsdp=2, data=1, tensor=2)"),
+    ("(data=1, fsdp=2, tensor=3)", "(data=2)"),
+  ],
+  ids=[
+    "data",
+    "three axes",
+    "tensor spans both",
+    "teacher apart",
+    "both tensor",
+    "small teacher",
+  ],
 )
-def test_two_processes_equal_one(runs, mesh):
-  name = mesh.replace(" ", "")
+def test_two_processes_equal_one(runs, mesh, own):
+  name = f"{mesh}{own}".replace(" ", "")
   changes = {
     "steps": 2,
     "save_every": 1,
     "optimizer": "Sgd",
     "mesh": mesh,
+    "own": f"sharding.MeshShape{own}" if own else None,
     "rate": RATE,
   }
   config = runs.config(f"equal{name}", **changes)
