@@ -214,20 +214,7 @@ def build(
     for name, a in teachers.items()
   }
   parts = {
-    name: apart.Part(
-      architecture=teachers[name],
-      mesh=own,
-      home=mesh,
-      views=method.needs().views,
-      want=method.wants().get(name, ()),
-      microbatches=config.microbatches,
-      batch=batch,
-      shapes=pretrained.stored_shapes(
-        teachers[name], config.teachers[name].stored
-      ),
-      shardings=teacher_places[name],
-      rules=rules(config),
-    )
+    name: _part(config, models, name, own, mesh, batch, teacher_places[name])
     for name, own in own_meshes.items()
   }
   heads = {name: part.head_shardings for name, part in parts.items()}
@@ -240,19 +227,6 @@ def build(
     mask=mask,
     ema=config.ema,
     seed=config.seed,
-  )
-  first = next(iter(teachers), None)
-  same = method.needs().same_vocabulary
-  others = [
-    name
-    for name in teachers
-    if same and name != first and name not in own_meshes
-  ]
-  eval_step = step.make_eval_step(
-    models.student,
-    teachers[first] if first is not None else None,
-    others={name: teachers[name] for name in others},
-    token_bytes=token_bytes,
   )
   whole = sharding.replicated(mesh)
   student_places = state_places.params["student"]
@@ -267,45 +241,20 @@ def build(
     donate_argnums=0,
     compiler_options=sharding.compiler_options(mesh),
   )
+  judge = _judge(config, models, parts, token_bytes)
   eval_step = jax.jit(
-    lambda student, teachers, batch: eval_step(
-      student,
-      None if first is None else teachers[first],
-      batch,
-      {name: teachers[name] for name in others},
-    ),
+    judge,
     # Held-out batches may carry other arrays: they lie where they lie.
     in_shardings=(student_places, teacher_places | heads, None),
     out_shardings=whole,
   )
   if parts:
+    first = next(iter(teachers))
     train_step = apart.Step(train_step, parts, training=True)
     judge = {name: part for name, part in parts.items() if name == first}
     eval_step = apart.Step(eval_step, judge, training=False)
-
-  pens = {k: shape for k, shape in teachers.items() if k not in parts}
-  pen_places = {name: teacher_places[name] for name in pens}
-
-  def writing(writer: rollout.Writer):
-    return rollout.make_rollout(
-      writer,
-      models.student,
-      pens,
-      ends=ends,
-      seed=config.seed,
-      place=_writing_place(config, models.student, mesh),
-    )
-
-  write = None
-  if config.rollout is not None:
-    kept = state_places.extra[rollout.KEY]
-    given, rows = (sharding.of_batch(b, mesh) for b in (prompts, batch))
-    write = jax.jit(
-      writing(config.rollout),
-      in_shardings=(student_places, kept, whole, pen_places, given),
-      out_shardings=(rows, kept, whole),
-      donate_argnums=1,
-    )
+  writing = _Writing(config, models, parts, ends, mesh)
+  teacher_pens = {k: p for k, p in teacher_places.items() if k not in parts}
   return Run(
     config=config,
     mesh=mesh,
@@ -321,26 +270,121 @@ def build(
     parts=parts,
     train_step=train_step,
     eval_step=eval_step,
-    write=write,
-    eval_writes={
-      name: jax.jit(
-        rollout.for_evaluation(writer, writing(writer)),
-        in_shardings=(student_places, pen_places, None),
-      )
-      for name, writer in config.eval_rollouts.items()
-    },
+    write=writing.in_training(state_places, teacher_pens, prompts, batch),
+    eval_writes=writing.in_evaluations(student_places, teacher_pens),
   )
 
 
-def _writing_place(
-  config: config_lib.Config, student: Architecture, mesh: sharding.AnyMesh
+def _part(
+  config: config_lib.Config,
+  models: Models,
+  name: str,
+  own: sharding.AnyMesh,
+  mesh: sharding.AnyMesh,
+  batch: types.Batch,
+  places: types.PyTree,
+) -> apart.Part:
+  """A teacher on devices of its own."""
+  architecture = models.teachers[name].architecture
+  return apart.Part(
+    architecture=architecture,
+    mesh=own,
+    home=mesh,
+    views=config.method.needs().views,
+    want=config.method.wants().get(name, ()),
+    microbatches=config.microbatches,
+    batch=batch,
+    shapes=pretrained.stored_shapes(architecture, config.teachers[name].stored),
+    shardings=places,
+    rules=rules(config),
+  )
+
+
+def _judge(
+  config: config_lib.Config,
+  models: Models,
+  parts: Mapping[str, apart.Part],
+  token_bytes: np.ndarray | None,
 ):
-  """Puts the student's parameters where they lie while it writes."""
-  if not config.rollout_rules:
-    return lambda params: params
-  own = {**rules(config), **config.rollout_rules}
-  places = sharding.param_shardings(student.axes(), student.shapes(), mesh, own)
-  return lambda params: jax.lax.with_sharding_constraint(params, places)
+  """`judge(student_params, teacher_params, batch)`, against every teacher.
+
+  Of teachers on devices of their own against the first alone.
+  """
+  teachers = {k: found.architecture for k, found in models.teachers.items()}
+  first = next(iter(teachers), None)
+  others = ()
+  if config.method.needs().same_vocabulary:
+    others = tuple(k for k in teachers if k != first and k not in parts)
+  eval_step = step.make_eval_step(
+    models.student,
+    None if first is None else teachers[first],
+    others={name: teachers[name] for name in others},
+    token_bytes=token_bytes,
+  )
+
+  def judge(student, teachers, batch):
+    own = None if first is None else teachers[first]
+    return eval_step(student, own, batch, {k: teachers[k] for k in others})
+
+  return judge
+
+
+@dataclasses.dataclass(frozen=True)
+class _Writing:
+  """How the writers of a run are made."""
+
+  config: config_lib.Config
+  models: Models
+  parts: Mapping[str, apart.Part]
+  ends: tuple[int, ...]
+  mesh: sharding.AnyMesh
+
+  def by(self, writer: rollout.Writer) -> rollout.Write:
+    teachers = self.models.teachers.items()
+    pens = {k: f.architecture for k, f in teachers if k not in self.parts}
+    return rollout.make_rollout(
+      writer,
+      self.models.student,
+      pens,
+      ends=self.ends,
+      seed=self.config.seed,
+      place=self.place,
+    )
+
+  def in_training(self, state, teachers, prompts, written) -> Any:
+    """The jitted `write` of the rollout, for state and teachers that lie so and
+    for batches of these shapes; None without a rollout."""
+    if self.config.rollout is None:
+      return None
+    kept, whole = state.extra[rollout.KEY], sharding.replicated(self.mesh)
+    given, rows = (sharding.of_batch(b, self.mesh) for b in (prompts, written))
+    return jax.jit(
+      self.by(self.config.rollout),
+      in_shardings=(state.params["student"], kept, whole, teachers, given),
+      out_shardings=(rows, kept, whole),
+      donate_argnums=1,
+    )
+
+  def in_evaluations(self, student, teachers) -> dict[str, Any]:
+    """The same for evaluations, whose batches have shapes of their own."""
+    return {
+      name: jax.jit(
+        rollout.for_evaluation(writer, self.by(writer)),
+        in_shardings=(student, teachers, None),
+      )
+      for name, writer in self.config.eval_rollouts.items()
+    }
+
+  def place(self, params: types.PyTree) -> types.PyTree:
+    """The student's parameters where they lie while it writes."""
+    if not self.config.rollout_rules:
+      return params
+    student = self.models.student
+    own = {**rules(self.config), **self.config.rollout_rules}
+    places = sharding.param_shardings(
+      student.axes(), student.shapes(), self.mesh, own
+    )
+    return jax.lax.with_sharding_constraint(params, places)
 
 
 def to_batch(arrays: Mapping[str, Any]) -> types.Batch:

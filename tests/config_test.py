@@ -7,10 +7,19 @@ import json
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import pytest
 
-from jdistill import config, config_json, data, methods, optim, refs, run, types
+from jdistill import (
+  config,
+  config_json,
+  data,
+  methods,
+  optim,
+  placement,
+  refs,
+  run,
+  types,
+)
 from jdistill import schedules as schedules_lib
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -38,19 +47,18 @@ def test_a_full_step_traces(loaded):
     models = run.find_models(loaded)
   except refs.Unreachable as error:
     pytest.skip(str(error))
-  rows = (loaded.data.batch_size, loaded.data.seq_len)
-
-  def shape(dtype, dims=rows):
-    return jax.ShapeDtypeStruct(dims, dtype)
-
-  whole = shape(jnp.int32)
-  view = types.Tokens(whole, whole, shape(jnp.float32), whole, whole)
-  batch = types.Batch({"student": view}, {}, shape(jnp.int32, rows[:1]))
+  batch = placement.batch_shapes(loaded.data)
   built = run.build(loaded, models, batch, devices=jax.devices()[:1])
   teachers = {
     name: found.architecture.shapes() for name, found in models.teachers.items()
   }
+  student = built.state_shapes.params["student"]
   with jax.set_mesh(built.mesh):
+    if built.write is not None:
+      kept, step = built.state_shapes.extra["rollout"], built.state_shapes.step
+      given = student, kept, step, teachers, batch
+      batch, after, _ = jax.eval_shape(built.write, *given)
+      assert jax.tree.structure(after) == jax.tree.structure(kept)
     state, metrics = jax.eval_shape(
       built.train_step, built.state_shapes, teachers, batch
     )

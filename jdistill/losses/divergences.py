@@ -206,24 +206,27 @@ def total_variation(
   return _TV(student, teacher, tau)
 
 
-def _to_mixture(log_q, log_p, skew):
-  """log p/m and (1 - skew) q/m, for m = skew p + (1 - skew) q."""
-  from_q = jnp.log1p(-skew) + (log_q - log_p)
-  from_p = jnp.log(skew)
-  gap = from_q - from_p  # log of q's part of m over p's
-  small = jnp.exp(-jnp.abs(gap))
-  log_ratio = -(jnp.maximum(from_q, from_p) + jnp.log1p(small))
-  return log_ratio, jnp.where(gap > 0, 1, small) / (1 + small)
+def _to_mixture(q, p, log_q, log_p, skew):
+  """log p/m and (1 - skew) q/m, for m = skew p + (1 - skew) q.
+
+  From m/p = skew + (1 - skew) q/p, which takes one logarithm. Where that is
+  next to nothing, so is skew, and the logarithms' difference has the digits.
+  """
+  ratio = q / jnp.maximum(p, jnp.finfo(p.dtype).tiny)
+  from_q = (1 - skew) * ratio
+  mix = skew + from_q
+  none = mix < 1e-30
+  logs = jnp.log1p(-skew) + (log_q - log_p)
+  log_mix = jnp.where(none, logs, jnp.log(jnp.where(none, 1, mix)))
+  return -log_mix, jnp.where(none, 1, from_q / jnp.where(none, 1, mix))
 
 
 def _skew_term(q, p, log_q, log_p, skew):
-  del q
-  return p * _to_mixture(log_q, log_p, skew)[0]
+  return p * _to_mixture(q, p, log_q, log_p, skew)[0]
 
 
 def _skew_slopes(q, p, log_q, log_p, skew):
-  del q
-  log_ratio, share = _to_mixture(log_q, log_p, skew)
+  log_ratio, share = _to_mixture(q, p, log_q, log_p, skew)
   return -p * share, p * (log_ratio + share)
 
 

@@ -18,5 +18,6 @@ from jdistill.rollout.replay import AdaptiveReplay as AdaptiveReplay
 from jdistill.rollout.replay import Replay as Replay
 from jdistill.rollout.revise import Revised as Revised
 from jdistill.rollout.step import KEY as KEY
+from jdistill.rollout.step import Write as Write
 from jdistill.rollout.step import for_evaluation as for_evaluation
 from jdistill.rollout.step import make_rollout as make_rollout
