@@ -184,7 +184,8 @@ def build(
   teachers = {k: f.architecture for k, f in models.teachers.items()}
   prompts = batch
   if config.rollout is not None:
-    batch = jax.eval_shape(rollout.answered, batch)
+    batch = jax.eval_shape(config.rollout.blank, batch)
+  run_checks.check_batch(method, batch)
 
   key = jax.random.key(0)
   with sharding.in_context(mesh):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jdistill import config as config_lib
-from jdistill import data, rollout, sharding, types
+from jdistill import data, methods, rollout, sharding, types
 from jdistill.models import flash, host
 from jdistill.models.base import Architecture
 
@@ -94,6 +94,25 @@ def _check_mesh(
       _check_context(name, spec, context, field)
     if config.attention == "flash":
       _check_flash(name, spec, context)
+
+
+def check_batch(method: methods.Method, batch: types.Batch) -> None:
+  """Refuses a batch that lacks what a method is made of.
+
+  Raises: UserError that names the first missing view or array.
+  """
+  needs, who = method.needs(), type(method).__name__
+  for kind, names, there in (
+    ("a view of the text", needs.views, batch.views),
+    ("an array of batch.data", needs.data, batch.data),
+  ):
+    missing = [name for name in names if name not in there]
+    if missing:
+      raise types.UserError(
+        f"method {who} needs {kind} named {missing[0]!r}, and these data have "
+        f"{', '.join(sorted(there)) or 'none'}; take data that give it, such "
+        "as text that a model writes during the run, or another method"
+      )
 
 
 def _check_rules(

@@ -85,15 +85,14 @@ def make_gradient(
   run_key = jax.random.key(seed)
 
   def gradient(params, teacher_params, batch, step):
-    batch = _prepare(
-      student, teachers, method, params, teacher_params, batch, microbatches
-    )
+    key = jax.random.fold_in(run_key, step)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch.example_id)
+    models = student, teachers, params, teacher_params
+    batch = _prepare(method, models, batch, keys, microbatches)
     norms = {
       k: jnp.maximum(v, jnp.finfo(v.dtype).tiny)
       for k, v in method.norms(batch).items()
     }
-    key = jax.random.fold_in(run_key, step)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch.example_id)
 
     def one(batch, keys):
       ctx = base.Context(step=step, keys=keys, norms=norms)
@@ -323,10 +322,9 @@ def _silent(view: types.View, want: tuple[str, ...] = ()) -> types.Outputs:
   )
 
 
-def _prepare(
-  student, teachers, method, params, teacher_params, batch, microbatches
-):
+def _prepare(method, models, batch, keys, microbatches):
   """The batch, with what the method adds from a look at all of it."""
+  student, teachers, params, teacher_params = models
 
   def survey(batch):
     speakers = _speakers(
@@ -336,13 +334,13 @@ def _prepare(
     return jax.lax.stop_gradient(arrays)
 
   if microbatches == 1:
-    return method.prepare(survey(batch), batch)
+    return method.prepare(survey(batch), batch, keys)
   _, arrays = jax.lax.scan(
     lambda carry, part: (carry, survey(part)),
     (),
     split_rows(batch, microbatches),
   )
-  return method.prepare(join_rows(arrays), batch)
+  return method.prepare(join_rows(arrays), batch, keys)
 
 
 def _choose(mask, moving, staying):

@@ -188,6 +188,31 @@ class IdentityHead:
 
 
 @pytree
+class PairHead:
+  """One head for two positions at a time, such as neighbours in the text.
+
+  Hidden states [*B, 2 D] are two side by side, and logits are [*B, 2, V].
+  """
+
+  head: Any
+
+  @property
+  def vocab_size(self) -> int:
+    """Logits of one pair, twice those of the head."""
+    return 2 * self.head.vocab_size
+
+  def cut(self, vocab_size: int) -> "PairHead":
+    return PairHead(self.head.cut(vocab_size // 2))
+
+  def narrow(self, dtype: Any) -> "PairHead":
+    narrow = getattr(self.head, "narrow", None)
+    return self if narrow is None else PairHead(narrow(dtype))
+
+  def __call__(self, hidden: jax.Array) -> jax.Array:
+    return self.head(hidden.reshape(*hidden.shape[:-1], 2, -1))
+
+
+@pytree
 class Dense:
   """A full distribution per position, kept as hidden states and a head."""
 
@@ -221,6 +246,12 @@ class Outputs:
     """The outputs at other positions, `index` [B, S] into the T axis."""
     hidden = jnp.take_along_axis(self.hidden, index[..., None], axis=-2)
     return dataclasses.replace(self, hidden=hidden)
+
+  def with_next(self) -> "Outputs":
+    """Each position [B, T] beside the one after it; the last beside itself."""
+    after = jnp.concatenate([self.hidden[:, 1:], self.hidden[:, -1:]], axis=1)
+    hidden = jnp.concatenate([self.hidden, after], axis=-1)
+    return dataclasses.replace(self, hidden=hidden, head=PairHead(self.head))
 
 
 Model: TypeAlias = Callable[..., Outputs]

@@ -4,12 +4,13 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jdistill import types
+from jdistill import tokenizers, types
 from jdistill.data import base, files, loader, mixture
 
 
@@ -27,10 +28,17 @@ class Prompts(base.Data):
     of: text, chats or a bed, one document in a row (`packing="pad"`).
     prompt_tokens: P, the longest prompt; rows with a longer one are left out,
       and so are documents without an answer.
+    privileged: another prompt for each row, for a teacher that sees more: a
+      text with `{prompt}` and `{answer}`, the row's own, in it, such as
+      "{prompt}{answer}{prompt}". None for no such thing.
+    privileged_tokens: W, the longest of these; rows that need more are left
+      out.
   """
 
   of: base.Data
   prompt_tokens: int = 64
+  privileged: str | None = None
+  privileged_tokens: int = 256
 
   @property
   def needs_tokenizer(self) -> bool:  # pyrefly: ignore[bad-override]
@@ -54,7 +62,14 @@ class Prompts(base.Data):
     return self.of.end_ids
 
   def further(self) -> dict[str, tuple[int, ...]]:
-    return {"prompt": (self.prompt_tokens,), "prompt_length": ()}
+    shapes: dict[str, tuple[int, ...]] = {
+      "prompt": (self.prompt_tokens,),
+      "prompt_length": (),
+    }
+    if self.privileged is not None:
+      shapes["privileged"] = (self.privileged_tokens,)
+      shapes["privileged_length"] = ()
+    return shapes
 
   def pieces(self, tokens: np.ndarray) -> list[str]:
     return self.of.pieces(tokens)
@@ -67,9 +82,12 @@ class Prompts(base.Data):
     """Opens `of` and finds its prompts; see `Data.open`."""
     _check(self)
     opened = self.of.open(tokenizer, cache_dir)
+    more = None
+    if self.privileged is not None:
+      more = Template(self.privileged, self.privileged_tokens, tokenizer)
     sources, first_id = [], 0
     for rows in opened.sources:
-      found = PromptRows(rows, self.prompt_tokens, first_id)
+      found = PromptRows(rows, self.prompt_tokens, first_id, more)
       if not len(found):
         raise types.UserError(
           f"{self.title}: none of {len(rows)} rows has a prompt of 1 to "
@@ -79,25 +97,79 @@ class Prompts(base.Data):
       first_id += len(found)
       sources.append(found)
     row = opened.facts.example
+    blank = {
+      name: np.zeros(shape, np.int32) for name, shape in self.further().items()
+    }
     facts = loader.Facts(
       num_rows=first_id,
       num_tokens=sum(rows.num_tokens for rows in sources),
       efficiency=opened.facts.efficiency,
-      example={**row, **_prompt(row, 0, self.prompt_tokens)},
-      identity=files.combine(opened.facts.identity, self.prompt_tokens),
+      example={**row, **blank},
+      identity=files.combine(
+        opened.facts.identity,
+        self.prompt_tokens,
+        self.privileged,
+        self.privileged_tokens,
+      ),
     )
     return base.Opened(sources, facts, opened.weights)
+
+
+class Template:
+  """A prompt made of a row's prompt and answer."""
+
+  def __init__(self, text: str, width: int, tokenizer: Any):
+    self.width = width
+    self._parts: list[str | np.ndarray] = []
+    for part in re.split(r"(\{prompt\}|\{answer\})", text):
+      if part in ("{prompt}", "{answer}"):
+        self._parts.append(part)
+      elif part:
+        self._parts.append(_encoded(part, tokenizer))
+    if "{prompt}" not in self._parts:
+      raise types.UserError(
+        f"data.privileged is {text!r}; expected a text with {{prompt}} in it"
+      )
+
+  def fill(self, prompt: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    known = {"{prompt}": prompt, "{answer}": answer}
+    parts = [known[p] if isinstance(p, str) else p for p in self._parts]
+    return np.concatenate(parts)
+
+
+def _encoded(text: str, tokenizer: Any) -> np.ndarray:
+  if tokenizer is None:
+    raise types.UserError(
+      f"data.privileged has the text {text!r}, but these data have no "
+      "tokenizer; take {prompt} and {answer} alone"
+    )
+  [ids] = tokenizers.encode_documents(
+    tokenizer, [text], add_bos=False, add_eos=False
+  )
+  return ids
 
 
 class PromptRows:
   """The rows of one source that have a prompt and an answer."""
 
-  def __init__(self, rows: mixture.Rows, prompt_tokens: int, first_id: int = 0):
+  def __init__(
+    self,
+    rows: mixture.Rows,
+    prompt_tokens: int,
+    first_id: int = 0,
+    more: Template | None = None,
+  ):
     self._rows = rows
+    self._more = more
     self._width = prompt_tokens
     self._first_id = first_id
     spans = [_answer(rows[i], prompt_tokens) for i in range(len(rows))]
-    fits = [i for i, (a, b) in enumerate(spans) if 0 < a <= prompt_tokens]
+    fits = [
+      i
+      for i, (start, end) in enumerate(spans)
+      if 0 < start <= prompt_tokens
+      and (more is None or len(self._told(rows[i], start, end)) <= more.width)
+    ]
     self._index = np.array(fits, np.int64)
     self._spans = np.array([spans[i] for i in fits], np.int64).reshape(-1, 2)
     self.num_tokens = int((self._spans[:, 1] - self._spans[:, 0]).sum())
@@ -110,11 +182,16 @@ class PromptRows:
     start, end = self._spans[index].tolist()
     places = np.arange(len(row["mask"])) + 1  # of the targets, in the text
     row["mask"] = row["mask"] * ((places >= start) & (places < end))
-    return {
-      **row,
-      **_prompt(row, start, self._width),
-      "example_id": np.int32(self._first_id + index),
-    }
+    found = {**row, **_padded("prompt", row["tokens"][:start], self._width)}
+    if self._more is not None:
+      told = self._told(row, start, end)
+      found |= _padded("privileged", told, self._more.width)
+    return {**found, "example_id": np.int32(self._first_id + index)}
+
+  def _told(self, row: Mapping[str, Any], start: int, end: int) -> np.ndarray:
+    assert self._more is not None
+    answer = row["targets"][start - 1 : end - 1]
+    return self._more.fill(row["tokens"][:start], answer)
 
 
 def _answer(row: Mapping[str, Any], prompt_tokens: int) -> tuple[int, int]:
@@ -133,12 +210,10 @@ def _answer(row: Mapping[str, Any], prompt_tokens: int) -> tuple[int, int]:
   return (start, end) if start < end else (0, 0)
 
 
-def _prompt(
-  row: Mapping[str, Any], length: int, width: int
-) -> dict[str, np.ndarray]:
-  prompt = np.zeros(width, np.int32)
-  prompt[:length] = row["tokens"][:length]
-  return {"prompt": prompt, "prompt_length": np.array(length, np.int32)}
+def _padded(name: str, ids: np.ndarray, width: int) -> dict[str, np.ndarray]:
+  padded = np.zeros(width, np.int32)
+  padded[: len(ids)] = ids
+  return {name: padded, f"{name}_length": np.array(len(ids), np.int32)}
 
 
 def _check(data: Prompts) -> None:

@@ -14,6 +14,8 @@
   costs nothing to leave undone. They are hand-written: reverse mode only.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -239,8 +241,17 @@ def _skew_reverse_slopes(q, p, log_q, log_p, skew):
   return a, b
 
 
+def _skew_reverse_held_slopes(q, p, log_q, log_p, skew):
+  """Those of the reverse one, its mixture's q without gradient."""
+  log_ratio, share = _to_mixture(p, q, log_p, log_q, skew)
+  return q * log_ratio, -q * share
+
+
 _SKEW_FORWARD = Separable(_skew_term, _skew_slopes)
-_SKEW_REVERSE = Separable(_skew_reverse_term, _skew_reverse_slopes)
+_SKEW_REVERSE = {
+  "live": Separable(_skew_reverse_term, _skew_reverse_slopes),
+  "held": Separable(_skew_reverse_term, _skew_reverse_held_slopes),
+}
 
 
 @jax.jit
@@ -270,13 +281,14 @@ def skew_forward_kl(
   return _SKEW_FORWARD(student, teacher, tau, skew)
 
 
-@jax.jit
+@jax.jit(static_argnames="mixture")
 def skew_reverse_kl(
   student: Logits,
   teacher: Logits,
   *,
   skew: Scalar = 0.1,
   tau: Scalar = 1.0,
+  mixture: Literal["live", "held"] = "live",
 ) -> Nats:
   """KL(q || (1 - skew) p + skew q), q the student, in nats per position.
 
@@ -286,12 +298,15 @@ def skew_reverse_kl(
     skew: share of the student in the mixture, in [0, 1); the paper's alpha. 0
       gives reverse KL.
     tau: temperature dividing both logits; no tau**2 factor is applied here.
+    mixture: "held" lets no gradient through q in the mixture, as DistiLLM-2's
+      code does; the value is the same.
   Returns: [*B], unreduced; at most -log(skew).
-  References: Ko et al., 2024, arXiv:2402.03898.
+  References: Ko et al., 2024, arXiv:2402.03898; Ko et al., 2025 (DistiLLM-2),
+    arXiv:2503.07067.
   Example:
     >>> student = jnp.log(jnp.array([0.9, 0.1]))
     >>> teacher = jnp.log(jnp.array([0.5, 0.5]))
     >>> print(f"{skew_reverse_kl(student, teacher):.4f}")
     0.3071
   """
-  return _SKEW_REVERSE(student, teacher, tau, skew)
+  return _SKEW_REVERSE[mixture](student, teacher, tau, skew)

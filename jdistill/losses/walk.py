@@ -30,9 +30,10 @@ Streams = Mapping[str, types.Dense]
 TokenFn = Callable[[dict[str, jax.Array], Any, Any], tuple[jax.Array, Any]]
 """`fn(logits, data, params) -> (loss, metrics)`.
 
-`logits` maps each stream to [C, V]; `data` holds the chunk's per-token arrays
-[C, ...]; `params` is passed through. `loss` is [C], every weight and
-denominator applied; `metrics` is a pytree of [C] arrays.
+`logits` maps each stream to [C, V] ([C, 2, V] under a `types.PairHead`);
+`data` holds the chunk's per-token arrays [C, ...]; `params` is passed through.
+`loss` is [C], every weight and denominator applied; `metrics` is a pytree of
+[C] arrays.
 """
 
 
@@ -277,7 +278,7 @@ def _logits(streams: Streams) -> dict[str, jax.Array]:
 def _block_size(logits: dict[str, jax.Array]) -> int | None:
   """Tokens of a block of these logits [C, V]; None for the whole chunk."""
   count = next(iter(logits.values())).shape[0]
-  size = budget.block_rows(max(x.shape[-1] for x in logits.values()))
+  size = budget.block_rows(max(x[0].size for x in logits.values()))
   return None if size is None or count <= size else size
 
 
@@ -459,7 +460,7 @@ def _division(args: _Args) -> _Division:
 
 def _narrow(streams: Streams) -> Streams:
   def one(stream: types.Dense) -> types.Dense:
-    if not isinstance(stream.head, types.Head):
+    if not isinstance(stream.head, (types.Head, types.PairHead)):
       return stream
     head = stream.head.narrow(stream.hidden.dtype)
     return types.Dense(stream.hidden, head)

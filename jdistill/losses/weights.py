@@ -5,6 +5,7 @@
 Weights never carry a gradient.
 """
 
+import fractions
 from typing import Literal
 
 import jax
@@ -118,3 +119,42 @@ def mean_one(
   total = jnp.sum(kept)
   weights = kept * (jnp.sum(mask) / jnp.where(total > 0, total, 1))
   return jax.lax.stop_gradient(jnp.where(total > 0, weights, mask))
+
+
+@jax.jit(static_argnames="fraction")
+def top_fraction(
+  scores: Float[Array, "*B"],
+  mask: Float[Array, "*B"] | Bool[Array, "*B"],
+  *,
+  fraction: float,
+) -> Float[Array, "*B"]:
+  """The mask, kept where a score is among the highest; no gradient.
+
+  Of the n scores under the mask those not below the (1 - fraction) quantile
+  are kept, the quantile interpolated linearly: the highest `1 + floor(fraction
+  (n - 1))`. Scores equal to the lowest of them are kept too, all of them. The
+  scores are those of all of the array; for the global batch, give that.
+
+  Args:
+    scores: [*B], one per token.
+    mask: [*B], 1 where a token counts.
+    fraction: in (0, 1], taken to four digits.
+  Returns: [*B], the mask where a score is kept, 0 elsewhere.
+  Raises: UserError for a fraction outside (0, 1].
+  Example:
+    >>> mask = jnp.array([1.0, 1.0, 1.0, 0.0])
+    >>> print(top_fraction(jnp.array([3.0, 1.0, 2.0, 9.0]), mask, fraction=0.5))
+    [1. 0. 1. 0.]
+  """
+  if not 0 < fraction <= 1:
+    raise UserError(f"fraction is {fraction}; expected more than 0, at most 1")
+  mask = jax.lax.stop_gradient(mask).astype(compute_dtype(scores))
+  counts = mask > 0
+  scores = jnp.where(counts, jax.lax.stop_gradient(scores), -jnp.inf)
+  # Whole numbers: a float product is off by one at the ranks that matter.
+  share = fractions.Fraction(fraction).limit_denominator(10_000)
+  above = jnp.maximum(jnp.sum(counts), 1) - 1
+  whole, part = jnp.divmod(above, share.denominator)
+  rank = whole * share.numerator + part * share.numerator // share.denominator
+  ordered = jnp.sort(scores, axis=None, descending=True)
+  return jnp.where(counts & (scores >= ordered[rank]), mask, 0)

@@ -20,11 +20,26 @@ Teachers = Mapping[str, Speaker]
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-  """What a method asks of a run; checked when the config loads."""
+  """What a method asks of a run; checked when the config loads.
+
+  `views` and `data` are names in the batch. What writes text itself adds to
+  `data` what methods of on-policy text are made of, each for the view
+  "student":
+
+  - "log_probs" [B, T]: of the targets, by the model that wrote them, as it was
+    then, at temperature 1; 0 where no model wrote them.
+  - "sampling_log_probs" [B, T]: the same of what they were drawn from: with
+    its temperature, cut, or mixed with the teacher.
+  - "age" [B] int32: updates of the student since the writing.
+  - "source" [B] int32: which writer.
+  - "reward" [B], "group" [B] int32: of each answer; those to one prompt share
+    their group.
+  """
 
   views: tuple[str, ...] = ("student",)
   teachers: tuple[str, ...] = ("teacher",)
   same_vocabulary: bool = True
+  data: tuple[str, ...] = ()
 
 
 @types.pytree
@@ -86,9 +101,17 @@ class Method(abc.ABC):
     del params, student, teachers, batch
     return None
 
-  def prepare(self, arrays: types.PyTree, batch: types.Batch) -> types.Batch:
-    """Puts what needs the whole global batch into `batch.data`."""
-    del arrays
+  def prepare(
+    self, arrays: types.PyTree, batch: types.Batch, keys: jax.Array
+  ) -> types.Batch:
+    """Puts what needs the whole global batch into `batch.data`.
+
+    Args:
+      arrays: what `survey` found.
+      batch: the global batch.
+      keys: [B], as in `Context`.
+    """
+    del arrays, keys
     return batch
 
   @abc.abstractmethod
@@ -128,9 +151,10 @@ class TokenMethod(Method):
     return {"tokens": batch[self.view()].mask.sum()}
 
   def streams(
-    self, student: Speaker, teachers: Teachers
+    self, student: Speaker, teachers: Teachers, batch: types.Batch
   ) -> dict[str, types.Outputs]:
     """Outputs whose logits `terms` sees; all but "student" are frozen."""
+    del batch
     speakers = {name: teachers[name] for name in self.needs().teachers}
     outputs = {k: speaker(self.view()) for k, speaker in speakers.items()}
     return {"student": student(self.view()), **outputs}
@@ -189,13 +213,16 @@ def walk_methods(
   streams: dict[str, types.Dense] = {}
   seen: dict[str, dict[str, str]] = {}  # part -> its stream -> key in streams
   for name, (method, _) in parts.items():
-    outputs = method.streams(student, teachers)
+    outputs = method.streams(student, teachers, batch)
     vocab = min(o.head.vocab_size for o in outputs.values())
     seen[name] = {}
     for stream, output in outputs.items():
       key, head = stream, output.head
       if method.needs().same_vocabulary and head.vocab_size != vocab:
         key, head = f"{stream}[:{vocab}]", head.cut(vocab)
+      # Speakers remember what they said, so what is equal is the same object.
+      while key in streams and streams[key].hidden is not output.hidden:
+        key += "'"
       streams[key] = types.Dense(output.hidden, head)
       seen[name][stream] = key
   data = {name: method.data(batch) for name, (method, _) in parts.items()}
@@ -227,6 +254,65 @@ def walk_methods(
   frozen = tuple(k for k in streams if k not in live)
   total, sums = losses.walk(fn, streams, data, inputs, frozen=frozen)
   return types.Loss(total, {k: types.Mean(*v) for k, v in sums.items()})
+
+
+def same_ids(outputs: Mapping[str, types.Outputs]) -> dict[str, types.Dense]:
+  """Each output's distributions, cut to the ids that all of them have."""
+  vocab = min(o.head.vocab_size for o in outputs.values())
+  return {
+    k: types.Dense(o.hidden, o.head.cut(vocab)) for k, o in outputs.items()
+  }
+
+
+def look(
+  fn: Callable[[Mapping[str, jax.Array], jax.Array], types.PyTree],
+  streams: Mapping[str, types.Dense],
+  data: types.PyTree,
+) -> types.PyTree:
+  """Values of `fn(logits, data)` at every token, without gradient: a survey.
+
+  Args:
+    fn: from the logits [C, V] of each stream and the chunk's data [C, ...] to
+      a pytree of [C] arrays.
+    streams: as from `same_ids`.
+    data: pytree of [*B, ...] arrays.
+  Returns: the same pytree of [*B] arrays.
+  """
+  return losses.walk_tokens(
+    lambda logits, data, _: fn(logits, data),
+    streams,
+    data,
+    frozen=tuple(streams),
+  )
+
+
+def log_probs(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """[C] of the targets [C], from logits [C, V]."""
+  return -losses.cross_entropy(logits, targets)
+
+
+def text(batch: types.Batch, view: str, who: str) -> types.Tokens:
+  """A view of text.
+
+  Raises: UserError if the view has one label for each example instead.
+  """
+  found = batch[view]
+  if not isinstance(found, types.Tokens):
+    raise types.UserError(
+      f"{who}: the batch has examples with a label each; expected text"
+    )
+  return found
+
+
+def per_token(batch: types.Batch, name: str) -> jax.Array:
+  """An array of `batch.data`, [B] or [B, T], at each of the student's targets.
+
+  It is 0 where the mask is, so that whatever is there stays outside.
+  """
+  mask, values = batch["student"].mask, batch.data[name]
+  if values.ndim < mask.ndim:
+    values = values[:, None]
+  return jnp.where(mask != 0, values, jnp.zeros((), values.dtype))
 
 
 def has_targets(mask: jax.Array) -> jax.Array:

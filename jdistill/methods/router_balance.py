@@ -67,7 +67,10 @@ class RouterBalance(base.Method):
     taken = jax.nn.one_hot(found[TAKEN], experts).sum(-2)
     return jnp.einsum("btle,bt->ble", taken, _real(batch))
 
-  def prepare(self, arrays: types.PyTree, batch: types.Batch) -> types.Batch:
+  def prepare(
+    self, arrays: types.PyTree, batch: types.Batch, keys: jax.Array
+  ) -> types.Batch:
+    del keys
     loads = arrays.sum(0, keepdims=True) / jnp.maximum(_real(batch).sum(), 1)
     if self.over == "model":
       loads = loads.mean(1, keepdims=True)
@@ -95,10 +98,5 @@ class RouterBalance(base.Method):
 
 def _real(batch: types.Batch) -> jax.Array:
   """[B, T] 1 for tokens, 0 for padding."""
-  view = batch["student"]
-  if not isinstance(view, types.Tokens):
-    raise types.UserError(
-      "RouterBalance: the batch has examples with a label each; expected text,"
-      " which is what mixtures of experts read"
-    )
+  view = base.text(batch, "student", "RouterBalance")
   return (view.segment_ids != 0).astype(jnp.float32)

@@ -61,6 +61,7 @@ class Sum(base.Method):
       views=_union(n.views for n in needs),
       teachers=_union(n.teachers for n in needs),
       same_vocabulary=any(n.same_vocabulary and n.teachers for n in needs),
+      data=_union(n.data for n in needs),
     )
 
   def wants(self) -> Mapping[str, tuple[str, ...]]:
@@ -102,10 +103,12 @@ class Sum(base.Method):
     }
     return None if all(v is None for v in found.values()) else found
 
-  def prepare(self, arrays: types.PyTree, batch: types.Batch) -> types.Batch:
+  def prepare(
+    self, arrays: types.PyTree, batch: types.Batch, keys: jax.Array
+  ) -> types.Batch:
     for name, part in self.active.items():
       own = None if arrays is None else arrays[name]
-      batch = part.method.prepare(own, batch)
+      batch = part.method.prepare(own, batch, keys)
     return batch
 
   def loss(

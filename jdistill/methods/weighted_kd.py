@@ -53,26 +53,23 @@ class WeightedKD(base.TokenMethod):
     """Scores [*B] of all tokens, not yet normalised."""
     del params
     view = self.view()
-    outputs = {"teacher": teachers["teacher"](view)}
-    if self.weight == "kl":
-      outputs["student"] = student(view)
-    vocab = min(o.head.vocab_size for o in outputs.values())
-    streams = {
-      k: types.Dense(o.hidden, o.head.cut(vocab)) for k, o in outputs.items()
-    }
+    outputs = {"student": student(view), "teacher": teachers["teacher"](view)}
+    streams = base.same_ids(outputs)
+    if self.weight != "kl":
+      del streams["student"]
 
-    def scores(logits, targets, params):
-      del params
+    def scores(logits, targets):
       teacher = logits["teacher"]
       return losses.token_scores(
         logits.get("student", teacher), teacher, targets, kind=self.weight
       )
 
-    return losses.walk_tokens(
-      scores, streams, batch[view].targets, frozen=tuple(streams)
-    )
+    return base.look(scores, streams, batch[view].targets)
 
-  def prepare(self, arrays: types.PyTree, batch: types.Batch) -> types.Batch:
+  def prepare(
+    self, arrays: types.PyTree, batch: types.Batch, keys: jax.Array
+  ) -> types.Batch:
+    del keys
     weights = losses.mean_one(arrays, batch[self.view()].mask)
     data = {**batch.data, self._name: weights}
     return dataclasses.replace(batch, data=data)

@@ -14,9 +14,13 @@ from jdistill.rollout.models import Dataset as Dataset
 from jdistill.rollout.models import Interleaved as Interleaved
 from jdistill.rollout.models import Student as Student
 from jdistill.rollout.models import Teacher as Teacher
+from jdistill.rollout.privileged import Privileged as Privileged
 from jdistill.rollout.replay import AdaptiveReplay as AdaptiveReplay
 from jdistill.rollout.replay import Replay as Replay
 from jdistill.rollout.revise import Revised as Revised
+from jdistill.rollout.rewards import Answer as Answer
+from jdistill.rollout.rewards import ExactMatch as ExactMatch
+from jdistill.rollout.rewards import Reward as Reward
 from jdistill.rollout.step import KEY as KEY
 from jdistill.rollout.step import Write as Write
 from jdistill.rollout.step import for_evaluation as for_evaluation

@@ -70,9 +70,17 @@ class Writer(abc.ABC):
     """The teachers that write, or help to."""
     return ()
 
+  def needs(self) -> tuple[str, ...]:
+    """Arrays of `batch.data` that it reads beside the prompts."""
+    return ()
+
   def max_new_tokens(self) -> int:
     """The longest answer that a model may write; 0 if none does."""
     return 0
+
+  def blank(self, batch: types.Batch) -> types.Batch:
+    """A batch of the data in the form in which `write` gives it."""
+    return answered(batch)
 
   def init(self, batch: types.Batch) -> types.PyTree:
     """What is kept between steps, from a batch as `write` gives it."""
@@ -124,8 +132,29 @@ def lay_out(
     counts: [B] how many of them there are; what does not fit is cut off.
     log_probs, sampling_log_probs: [B, N] of the tokens.
   """
-  prompt, length = batch.data["prompt"], batch.data["prompt_length"][:, None]
-  width = batch["student"].mask.shape[1]
+  length, width = batch.data["prompt_length"], batch["student"].mask.shape[1]
+  view = joined(batch.data["prompt"], length, answers, counts, width)
+  at = jnp.arange(1, width + 1)[None] - length[:, None]
+  at = jnp.clip(at, 0, answers.shape[1] - 1)
+  of_target = lambda x: jnp.where(view.mask > 0, _take(x, at), 0)  # noqa: E731
+  data = {
+    **answered(batch).data,
+    "log_probs": of_target(log_probs).astype(jnp.float32),
+    "sampling_log_probs": of_target(sampling_log_probs).astype(jnp.float32),
+  }
+  return types.Batch(batch.views | {"student": view}, data, batch.example_id)
+
+
+def joined(
+  prompt: jax.Array,
+  length: jax.Array,
+  answers: jax.Array,
+  counts: jax.Array,
+  width: int,
+) -> types.Tokens:
+  """Prompts [B, P] of `length` [B] and answers [B, N] of `counts` [B] behind
+  them, in rows of `width` places; only the answers are learnt."""
+  length = length[:, None]
   places = jnp.arange(width + 1, dtype=jnp.int32)[None]  # of the text
   at = jnp.clip(places - length, 0, answers.shape[1] - 1)
   from_prompt = jnp.clip(places, 0, prompt.shape[1] - 1)
@@ -135,20 +164,21 @@ def lay_out(
   last = length + counts[:, None]
   inside = (places[:, 1:] < last) & (length > 0)  # target t is the text's t + 1
   learnt = inside & (places[:, 1:] >= length)
-  of_target = lambda x: jnp.where(learnt, _take(x, at[:, 1:]), 0)  # noqa: E731
-  view = types.Tokens(
+  return types.Tokens(
     tokens=jnp.where(inside, text[:, :-1], 0),
     targets=jnp.where(inside, text[:, 1:], 0),
     mask=learnt.astype(jnp.float32),
     positions=jnp.where(inside, places[:, :-1], 0),
     segment_ids=inside.astype(jnp.int32),
   )
-  data = {
-    **answered(batch).data,
-    "log_probs": of_target(log_probs).astype(jnp.float32),
-    "sampling_log_probs": of_target(sampling_log_probs).astype(jnp.float32),
-  }
-  return types.Batch(batch.views | {"student": view}, data, batch.example_id)
+
+
+def of_answers(batch: types.Batch, of_targets: jax.Array) -> jax.Array:
+  """[B, T] of the answers' tokens in order, from what lies at the targets."""
+  width = of_targets.shape[1]
+  first = jnp.maximum(batch.data["prompt_length"] - 1, 0)
+  at = jnp.arange(width)[None] + first[:, None]
+  return _take(of_targets, jnp.minimum(at, width - 1))
 
 
 def select_rows(

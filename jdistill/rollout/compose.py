@@ -65,6 +65,9 @@ class Mixture(base.Writer):
   def max_new_tokens(self) -> int:
     return max(p.writer.max_new_tokens() for p in self.parts.values())
 
+  def blank(self, batch):
+    return next(iter(self.parts.values())).writer.blank(batch)
+
   def init(self, batch):
     return {name: p.writer.init(batch) for name, p in self.parts.items()}
 
@@ -89,11 +92,11 @@ class Mixture(base.Writer):
       return jax.lax.switch(drawn, branches, batch, kept)
     drawn = jax.vmap(jax.random.uniform)(scene.row_keys(batch))
     drawn = (drawn[:, None] >= bounds[None]).sum(axis=1)
-    written = base.answered(batch)
+    written = self.blank(batch)
     for number, branch in enumerate(branches):
       mine = drawn == number
       one, kept = jax.lax.cond(
-        mine.any(), branch, lambda b, k: (base.answered(b), k), batch, kept
+        mine.any(), branch, lambda b, k: (self.blank(b), k), batch, kept
       )
       written = base.select_rows(mine, one, written)
     return written, kept
@@ -138,6 +141,9 @@ class Reused(base.Writer):
 
   def max_new_tokens(self) -> int:
     return self.writer.max_new_tokens()
+
+  def blank(self, batch):
+    return self.writer.blank(batch)
 
   def init(self, batch):
     return {

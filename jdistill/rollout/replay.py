@@ -62,6 +62,9 @@ class _Kept(base.Writer):
   def max_new_tokens(self) -> int:
     return self.writer.max_new_tokens()
 
+  def blank(self, batch):
+    return self.writer.blank(batch)
+
   def init(self, batch):
     if len(batch.example_id) > self.capacity:
       raise types.UserError(

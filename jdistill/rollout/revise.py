@@ -75,31 +75,23 @@ class Revised(base.Writer):
     counts = before + 1 + jnp.where(is_end, 0, more.counts)
     new = base.lay_out(
       batch,
-      _joined(_answers(batch, view.targets), before, token, more.tokens),
+      _joined(base.of_answers(batch, view.targets), before, token, more.tokens),
       jnp.minimum(counts, self.max_new_tokens()),
       _joined(
-        _answers(batch, batch.data["log_probs"]),
+        base.of_answers(batch, batch.data["log_probs"]),
         before,
         log_prob,
         more.log_probs,
       ),
       # Nobody drew the token that was put there.
       _joined(
-        _answers(batch, batch.data["sampling_log_probs"]),
+        base.of_answers(batch, batch.data["sampling_log_probs"]),
         before,
         jnp.zeros_like(log_prob),
         more.sampling_log_probs,
       ),
     )
     return base.select_rows(found, new, batch)
-
-
-def _answers(batch: types.Batch, of_targets: jax.Array) -> jax.Array:
-  """[B, T] of the answers' tokens in order, from what lies at the targets."""
-  width = of_targets.shape[1]
-  first = jnp.maximum(batch.data["prompt_length"] - 1, 0)
-  at = jnp.arange(width)[None] + first[:, None]
-  return jnp.take_along_axis(of_targets, jnp.minimum(at, width - 1), axis=1)
 
 
 def _joined(old, before, one, more) -> jax.Array:

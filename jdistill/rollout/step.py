@@ -70,7 +70,7 @@ def for_evaluation(writer: base.Writer, write: Write):
   """
 
   def alike(student_params, teacher_params, batch):
-    kept = writer.init(base.answered(batch))
+    kept = writer.init(writer.blank(batch))
     step = jnp.zeros((), jnp.int32)
     return write(student_params, kept, step, teacher_params, batch)[0]
 

@@ -466,3 +466,26 @@ def test_skew_bounds_the_gradient_on_disjoint_supports():
 def test_shapes_are_checked():
   with pytest.raises(Exception, match=r"V|shape|type"):
     losses.forward_kl(jnp.zeros((2, 5)), jnp.zeros((2, 6)))
+
+
+def test_a_held_mixture_has_the_value_and_another_gradient(x64):
+  """Reverse KL to a mixture that is given, at the mixture that it is."""
+  rng = np.random.default_rng(4)
+  student, teacher = rng.normal(size=(2, 3, V))
+  q, p = jax.nn.softmax(student), jax.nn.softmax(teacher)
+  mixture = jnp.log(0.7 * p + 0.3 * q)
+
+  def held(z, zt):
+    return losses.skew_reverse_kl(z, zt, skew=0.3, mixture="held").sum()
+
+  live = losses.skew_reverse_kl(student, teacher, skew=0.3).sum()
+  np.testing.assert_allclose(held(student, teacher), live, rtol=1e-12)
+  by_student, by_teacher = jax.grad(held, (0, 1))(student, teacher)
+  given = jax.grad(lambda z: losses.reverse_kl(z, mixture).sum())(student)
+  np.testing.assert_allclose(by_student, given, rtol=1e-9, atol=1e-12)
+  through = jax.grad(
+    lambda zt: losses.reverse_kl(
+      jnp.asarray(student), jnp.log(0.7 * jax.nn.softmax(zt) + 0.3 * q)
+    ).sum()
+  )(teacher)
+  np.testing.assert_allclose(by_teacher, through, rtol=1e-9, atol=1e-12)

@@ -90,3 +90,32 @@ def test_mean_one_has_no_gradient():
     jnp.array([1.0, 2.0, 3.0])
   )
   np.testing.assert_allclose(grad, [0.5, 1.0, 1.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.4, 0.6, 1.0])
+def test_top_fraction_is_the_quantile(fraction):
+  """As many as are not below NumPy's quantile, masked tokens aside."""
+  rng = np.random.default_rng(1)
+  for size in range(1, 40):
+    scores = rng.permutation(size).astype(np.float32)
+    padded = np.concatenate([scores, [np.nan, 1e9]])
+    mask = np.concatenate([np.ones(size), [0, 0]])
+    kept = losses.top_fraction(padded, mask, fraction=fraction)
+    # In exact numbers: ranks are whole at (1 - fraction) (n - 1).
+    rank = round((1 - fraction) * (size - 1), 6)
+    expected = scores >= np.ceil(rank)
+    np.testing.assert_array_equal(kept[:size], expected)
+    assert not np.any(kept[size:])
+
+
+def test_top_fraction_keeps_equals_together():
+  scores = jnp.array([[1.0, 2.0, 2.0], [2.0, 3.0, 0.0]])
+  kept = losses.top_fraction(scores, jnp.ones((2, 3)), fraction=0.4)
+  np.testing.assert_array_equal(kept, [[0, 1, 1], [1, 1, 0]])
+  assert not np.any(losses.top_fraction(scores, scores * 0, fraction=0.4))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.5])
+def test_a_fraction_outside_its_range_is_refused(fraction):
+  with pytest.raises(types.UserError, match="expected more than 0"):
+    losses.top_fraction(jnp.ones(3), jnp.ones(3), fraction=fraction)

@@ -31,8 +31,16 @@ CLASSES = [
 ]
 RISE = schedules.Linear(0.2, 1.0, 8)
 OWN = {
+  methods.DACKL: lambda: methods.DACKL(top=6, hidden=8, floor=0.99),
   methods.DKD: lambda: methods.DKD(warmup=8),
+  methods.DistiLLM2: lambda: methods.DistiLLM2(beta=RISE),
   methods.Hinton: lambda: methods.Hinton(lam=RISE, tau=2.0),
+  methods.OnPolicyDistillation: lambda: methods.OnPolicyDistillation(
+    "clip", truncate=1.5
+  ),
+  methods.SelfDistillation: lambda: methods.SelfDistillation(
+    top=6, skip=1, rows="told"
+  ),
   methods.Sum: lambda: methods.Sum(
     {
       "kd": methods.Part(methods.KD(), RISE),
@@ -41,10 +49,16 @@ OWN = {
     }
   ),
 }
-KINDS = {methods.RouterBalance: ("sparse",)}
-MOVING = [methods.DKD, methods.Hinton, methods.Sum]
+KINDS = {
+  methods.MiniLLM: ("decoder",),
+  methods.RouterBalance: ("sparse",),
+  methods.SelfDistillation: ("decoder",),
+  methods.SpanLoss: ("decoder",),
+}
+MOVING = [methods.DKD, methods.DistiLLM2, methods.Hinton, methods.Sum]
 # These are measured token by token like `KD`: their decoders only if slow.
-ALIKE = [methods.AlphaBetaKD, methods.DKD, methods.Hinton, methods.JSD,
+ALIKE = [methods.AlphaBetaKD, methods.DACKL, methods.DKD, methods.GRPO,
+         methods.Hinton, methods.JSD, methods.OnPolicyDistillation,
          methods.SkewKL]  # fmt: skip
 CASES = [
   pytest.param(
@@ -106,9 +120,10 @@ def decoder(width: int, heads: int, layers: int) -> DecoderConfig:
 
 @functools.cache
 def models(kind: str):
-  """Student and teacher of different widths, with parameters."""
+  """Student and teachers of different widths, with parameters."""
   if kind != "classifier":
     student, teacher = decoder(16, 2, 2), decoder(24, 2, 2)
+    reference = decoder(16, 2, 2)
   if kind == "sparse":
     student = dataclasses.replace(
       student,
@@ -118,10 +133,15 @@ def models(kind: str):
   if kind == "classifier":
     student = MLPConfig(classes=V, shape=(12,), widths=(16, 8))
     teacher = MLPConfig(classes=V, shape=(12,), widths=(24, 16))
-  keys = jax.random.split(jax.random.key(0), 2)
+    reference = student
+  teachers = {"teacher": teacher, "reference": reference}
+  keys = jax.random.split(jax.random.key(0), 3)
   # Spread the logits: at random weights everybody says the same of all tokens.
-  weights = jax.tree.map(lambda x: 3 * x, teacher.init(keys[1]))
-  return student, teacher, student.init(keys[0]), {"teacher": weights}
+  weights = {
+    name: jax.tree.map(lambda x: 3 * x, shape.init(key))
+    for (name, shape), key in zip(teachers.items(), keys[1:], strict=True)
+  }
+  return student, teachers, student.init(keys[0]), weights
 
 
 def batch(kind: str, *, garbage: int = 0) -> types.Batch:
@@ -135,25 +155,68 @@ def batch(kind: str, *, garbage: int = 0) -> types.Batch:
     inputs[-1] = noise.normal(size=12)
     targets[-1] = noise.integers(V)
     view = types.Examples(inputs, targets, mask)
-    return jax.tree.map(jnp.asarray, types.Batch({"student": view}, {}, ids))
+    views = {"student": view, "teacher_text": view}
+    found = types.Batch(views, arrays(mask, noise), ids)
+    return jax.tree.map(jnp.asarray, found)
   length = np.array([8, 7, 6, 8, 3, 8, 5, 0])
-  at = np.arange(T)[None]
+  view = text(length, 4, T, rng, noise)
+  views = {
+    "student": view,
+    "teacher_text": text(length[::-1], T, T, rng, noise),
+    # The first document is read after four tokens more.
+    "privileged": text(length + 4, 8, T + 4, rng, noise),
+  }
+  found = types.Batch(views, arrays(view.mask, noise), ids)
+  return jax.tree.map(jnp.asarray, found)
+
+
+def text(length, second_at: int, size: int, rng, noise) -> types.Tokens:
+  """Rows of so many tokens; another document begins at `second_at`."""
+  at = np.arange(size)[None]
   real = at < length[:, None]
-  second = at >= 4
+  second = at >= second_at
   segments = np.where(real, np.where(second, 2, 1), 0).astype(np.int32)
-  positions = np.where(second, at - 4, at).repeat(B, 0)[:B].astype(np.int32)
+  positions = np.where(second, at - second_at, at).astype(np.int32)
   mask = (real & (at % 4 != 0)).astype(np.float32)
-  tokens, targets = rng.integers(V, size=(2, B, T)).astype(np.int32)
-  junk = noise.integers(V, size=(2, B, T)).astype(np.int32)
-  tokens = np.where(real, tokens, junk[0])
-  targets = np.where(mask > 0, targets, junk[1])
-  view = types.Tokens(tokens, targets, mask, positions, segments)
-  return jax.tree.map(jnp.asarray, types.Batch({"student": view}, {}, ids))
+  tokens, targets = rng.integers(V, size=(2, B, size)).astype(np.int32)
+  junk = noise.integers(V, size=(2, B, size)).astype(np.int32)
+  return types.Tokens(
+    tokens=np.where(real, tokens, junk[0]),
+    targets=np.where(mask > 0, targets, junk[1]),
+    mask=mask,
+    positions=np.repeat(positions, B, 0),
+    segment_ids=segments,
+  )
+
+
+def arrays(mask, noise) -> dict[str, np.ndarray]:
+  """What text that a model wrote brings along, garbage where none counts."""
+  rng = np.random.default_rng(3)
+  rows = mask.reshape(B, -1).any(-1)
+  shape, counts = mask.shape, mask > 0
+  at = np.broadcast_to(np.arange(mask.size // B), (B, mask.size // B))
+
+  def beside(values, junk):
+    return np.where(counts if values.ndim == mask.ndim else rows, values, junk)
+
+  old = beside(rng.normal(-3.5, 0.3, shape), noise.normal(0, 99, shape))
+  sampling = beside(old + rng.normal(0, 0.3, shape), noise.normal(0, 9, shape))
+  spans = beside(1 + at.reshape(shape) // 4, noise.integers(9, size=shape))
+  index = beside(at.reshape(shape) + 4, noise.integers(99, size=shape))
+  reward = beside(rng.normal(size=B), noise.normal(0, 9, B))
+  group = beside(np.arange(B) % 3, noise.integers(3, size=B))
+  told = beside(np.arange(B) % 4 != 1, True)
+  return {
+    **{"log_probs": old.astype(np.float32), "spans": spans.astype(np.int32)},
+    **{"sampling_log_probs": sampling.astype(np.float32)},
+    **{"teacher_index": index.astype(np.int32), "told": told},
+    **{"reward": reward.astype(np.float32), "group": group.astype(np.int32)},
+  }
 
 
 def start(method: base.Method, kind: str):
   """Trained and frozen parameters."""
-  student, teacher, weights, frozen = models(kind)
+  student, teachers, weights, frozen = models(kind)
   wants = method.wants()
   shapes = {
     name: jax.eval_shape(
@@ -161,16 +224,16 @@ def start(method: base.Method, kind: str):
       a.shapes(),
       batch(kind)["student"],
     )
-    for name, a in (("student", student), ("teacher", teacher))
+    for name, a in {"student": student, **teachers}.items()
   }
   own = method.init(jax.random.key(1), shapes)
   return {"student": weights, "method": own}, frozen
 
 
 def make_gradient(method: base.Method, kind: str, microbatches: int = 1):
-  student, teacher, _, _ = models(kind)
+  student, teachers, _, _ = models(kind)
   return step.make_gradient(
-    student, {"teacher": teacher}, method, microbatches=microbatches
+    student, teachers, method, microbatches=microbatches
   )
 
 
@@ -184,7 +247,7 @@ def on_one_device(cls, kind: str):
 
 def on_mesh(cls, kind: str, shape, microbatches: int):
   """The same on a mesh, parameters and rows divided over it."""
-  student, teacher, _, _ = models(kind)
+  student, teachers, _, _ = models(kind)
   mesh = sharding.make_mesh(sharding.MeshShape(*shape))
   params, frozen = start(build(cls), kind)
   axes = {
@@ -193,7 +256,9 @@ def on_mesh(cls, kind: str, shape, microbatches: int):
   }
   places = (
     sharding.param_shardings(axes, params, mesh),
-    sharding.param_shardings({"teacher": teacher.axes()}, frozen, mesh),
+    sharding.param_shardings(
+      {name: a.axes() for name, a in teachers.items()}, frozen, mesh
+    ),
     sharding.of_batch(batch(kind), mesh),
     sharding.replicated(mesh),
   )
@@ -247,11 +312,11 @@ def test_layout_changes_nothing(cls, kind, shape, microbatches):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_accumulation_is_refused_where_it_would_change_the_loss(cls):
   method = build(cls)
-  student, teacher, _, _ = models("decoder")
+  student, teachers, _, _ = models("decoder")
 
   def make():
     return step.make_train_step(
-      student, {"teacher": teacher}, method, optax.sgd(1.0), microbatches=2
+      student, teachers, method, optax.sgd(1.0), microbatches=2
     )
 
   if not method.batch_coupled:
@@ -265,22 +330,20 @@ def test_accumulation_is_refused_where_it_would_change_the_loss(cls):
 def test_teachers_get_no_gradient(cls):
   method = build(cls)
   kind = KINDS.get(cls, ("classifier",))[0]
-  student, teacher, _, _ = models(kind)
+  student, teachers, _, _ = models(kind)
   params, frozen = start(method, kind)
-  loss = step.make_loss(student, {"teacher": teacher}, method)
-  data = batch(kind)
+  loss = step.make_loss(student, teachers, method)
+  data, keys = batch(kind), jax.random.split(jax.random.key(0), B)
+  wants = method.wants()
+
+  def speaker(name, shape, weights):
+    return step.Speaker(shape.bind(weights), data, wants.get(name, ()))
 
   def total(frozen):
-    wants = method.wants()
-    own = step.Speaker(
-      student.bind(params["student"]), data, wants.get("student", ())
-    )
-    other = step.Speaker(
-      teacher.bind(frozen["teacher"]), data, wants.get("teacher", ())
-    )
-    arrays = method.survey(params["method"], own, {"teacher": other}, data)
-    ready = method.prepare(arrays, data)
-    keys = jax.random.split(jax.random.key(0), B)
+    own = speaker("student", student, params["student"])
+    others = {k: speaker(k, a, frozen[k]) for k, a in teachers.items()}
+    arrays = method.survey(params["method"], own, others, data)
+    ready = method.prepare(arrays, data, keys)
     ctx = base.Context(jnp.int32(3), keys, method.norms(ready))
     return loss(params, frozen, ready, ctx).total
 

@@ -1,0 +1,36 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What answers are worth, by rules that run on the host."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Answer(NamedTuple):
+  """One answer and what it belongs to; token ids, int32 [n] each."""
+
+  prompt: np.ndarray
+  answer: np.ndarray
+  reference: np.ndarray  # the data's own answer
+  text: str  # the answer, without special tokens; "" without a tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward(abc.ABC):
+  """A rule that judges answers, each process its own ones."""
+
+  @abc.abstractmethod
+  def __call__(self, answers: Sequence[Answer]) -> Sequence[float]:
+    """A finite number for each answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactMatch(Reward):
+  """1 for the data's own answer, token for token, 0 for any other."""
+
+  def __call__(self, answers: Sequence[Answer]) -> Sequence[float]:
+    return [float(np.array_equal(a.answer, a.reference)) for a in answers]
