@@ -14,7 +14,7 @@ from jdistill import data, methods, optim, schedules, sharding, types
 from jdistill.models import low_rank
 from jdistill.models.base import Architecture
 from jdistill.models.spec import Attend, Remat
-from jdistill.rollout import Writer
+from jdistill.rollout import Reward, Writer
 
 Dtype = Literal["float32", "bfloat16"]
 Weights = Literal["float32", "bfloat16", "int8"]
@@ -32,6 +32,8 @@ class Teacher:
   they are stored. `int8` stores a decoder's kernels in a byte for each value,
   with one scale for each output channel and layer, and the rest (embedding,
   head, norms, biases) in bfloat16; layers are turned back one at a time.
+  The reference "student" is the student as it is at each step, and "ema" the
+  average of its weights that `Config.ema` keeps: self-distillation.
   `rules` are this teacher's own, over those of the config. `place="host"` keeps
   a decoder's layers in the memory of the hosts, divided as they would be on the
   devices, to which one layer at a time is moved.
@@ -119,6 +121,9 @@ class Config:
     method: how the difference to the teachers is measured.
     data: what both read.
     teachers: frozen models by the names that the method uses.
+    group_size: so many answers to each prompt; a batch has `data.batch_size`
+      prompts.
+    reward: what judges the answers that a rollout writes, on the host.
     rollout: who writes the answers to the prompts of `data`; None learns from
       the data's own text.
     steps: updates in all.
@@ -159,6 +164,8 @@ class Config:
   steps: int
   teachers: dict[str, Teacher] = dataclasses.field(default_factory=dict)
   rollout: Writer | None = None
+  group_size: int = 1
+  reward: Reward | None = None
   optimizer: optim.Optimizer = dataclasses.field(default_factory=optim.AdamW)
   evals: dict[str, data.Data] = dataclasses.field(default_factory=dict)
   eval_rollouts: dict[str, Writer] = dataclasses.field(default_factory=dict)

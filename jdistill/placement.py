@@ -34,25 +34,28 @@ def layout(
   count = len(jax.devices()) if devices is None else devices
   if count < 1:
     raise types.UserError(f"devices is {count}; a mesh needs at least 1")
-  batch = batch_shapes(config.data)
+  batch = batch_shapes(config.data, config.group_size)
   return of_run(run.build(config, models, batch, devices=count))
 
 
-def batch_shapes(spec: data.Data) -> types.Batch:
+def batch_shapes(spec: data.Data, group_size: int = 1) -> types.Batch:
   """Shapes of the global batch; only data without a seq_len are opened."""
   length = getattr(spec, "seq_len", None)
   if length is None:
     loader = data.load(spec, None, seed=0)
-    local = run.to_batch(next(loader))
+    local = run.to_batch(next(loader), group_size)
     loader.close()
-    return run.batch_shapes(spec, local)
-  ids = jax.ShapeDtypeStruct((spec.batch_size, length), np.int32)
+    return run.batch_shapes(spec, local, group_size)
+  count = spec.batch_size * group_size
+  ids = jax.ShapeDtypeStruct((count, length), np.int32)
   mask = jax.ShapeDtypeStruct(ids.shape, np.float32)
-  rows = jax.ShapeDtypeStruct((spec.batch_size,), np.int32)
+  rows = jax.ShapeDtypeStruct((count,), np.int32)
   further = {
-    name: jax.ShapeDtypeStruct((spec.batch_size, *shape), np.int32)
+    name: jax.ShapeDtypeStruct((count, *shape), np.int32)
     for name, shape in spec.further().items()
   }
+  if group_size > 1:
+    further["group"] = rows
   return types.Batch(
     {"student": types.Tokens(ids, ids, mask, ids, ids)}, further, rows
   )

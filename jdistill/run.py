@@ -185,6 +185,10 @@ def build(
   prompts = batch
   if config.rollout is not None:
     batch = jax.eval_shape(config.rollout.blank, batch)
+  written = batch
+  if config.reward is not None:
+    reward = jax.ShapeDtypeStruct(batch.example_id.shape, jnp.float32)
+    batch = dataclasses.replace(batch, data={**batch.data, "reward": reward})
   run_checks.check_batch(method, batch)
 
   key = jax.random.key(0)
@@ -221,12 +225,13 @@ def build(
   heads = {name: part.head_shardings for name, part in parts.items()}
   train_step = step.make_train_step(
     models.student,
-    teachers,
+    models.speakers(),
     method,
     optimizer,
     microbatches=config.microbatches,
     mask=mask,
     ema=config.ema,
+    living=models.living,
     seed=config.seed,
   )
   whole = sharding.replicated(mesh)
@@ -271,7 +276,7 @@ def build(
     parts=parts,
     train_step=train_step,
     eval_step=eval_step,
-    write=writing.in_training(state_places, teacher_pens, prompts, batch),
+    write=writing.in_training(state_places, teacher_pens, prompts, written),
     eval_writes=writing.in_evaluations(student_places, teacher_pens),
   )
 
@@ -388,9 +393,18 @@ class _Writing:
     return jax.lax.with_sharding_constraint(params, places)
 
 
-def to_batch(arrays: Mapping[str, Any]) -> types.Batch:
-  """A batch with the one view "student" from what a data loader yields."""
+def to_batch(arrays: Mapping[str, Any], repeat: int = 1) -> types.Batch:
+  """A batch with the one view "student" from what a data loader yields.
+
+  With `repeat`, each row so many times in a row, as a `group` of rows that
+  have ids of their own.
+  """
   arrays = dict(arrays)
+  if repeat > 1:
+    arrays = {k: np.repeat(v, repeat, axis=0) for k, v in arrays.items()}
+    arrays["group"] = arrays["example_id"].astype(np.int32)
+    member = np.arange(len(arrays["group"]), dtype=np.int32) % repeat
+    arrays["example_id"] = arrays["group"] * repeat + member
   ids = arrays.pop("example_id")
   kind = types.Tokens if "tokens" in arrays else types.Examples
   names = [f.name for f in dataclasses.fields(kind)]
@@ -398,11 +412,11 @@ def to_batch(arrays: Mapping[str, Any]) -> types.Batch:
   return types.Batch({"student": view}, arrays, ids)
 
 
-def batch_shapes(spec: data.Data, local: types.Batch):
+def batch_shapes(spec: data.Data, local: types.Batch, repeat: int = 1):
   """Shapes of the global batch, from this process's rows of one."""
+  count = spec.batch_size * repeat
   return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct((spec.batch_size, *x.shape[1:]), x.dtype),
-    local,
+    lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), local
   )
 
 
@@ -471,9 +485,7 @@ def _output_shapes(models, method, batch):
   """Shapes of what each model says of a batch, for `Method.init`."""
   wants = method.wants()
   found = {}
-  speakers = {"student": models.student} | {
-    k: f.architecture for k, f in models.teachers.items()
-  }
+  speakers = {"student": models.student, **models.speakers()}
   for name, architecture in speakers.items():
     want = wants.get(name, ())
     found[name] = jax.eval_shape(

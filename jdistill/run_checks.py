@@ -29,12 +29,14 @@ def check(
     own: of teachers that have devices of their own, by name.
   """
   needs = config.method.needs()
-  missing = [t for t in needs.teachers if t not in models.teachers]
+  known = models.speakers()
+  missing = [t for t in needs.teachers if t not in known]
   if missing:
     raise types.UserError(
       f"method {type(config.method).__name__} needs a teacher named "
-      f"{missing[0]!r}; teachers has {sorted(models.teachers) or 'none'}"
+      f"{missing[0]!r}; teachers has {sorted(known) or 'none'}"
     )
+  _check_living(config, models)
   _check_mesh("mesh", config, models.student, mesh)
   for name, found in models.teachers.items():
     field = f"teachers.{name}.mesh" if name in own else "mesh"
@@ -82,7 +84,8 @@ def _check_mesh(
   parts = shards * config.microbatches
   for name, spec in {"data": config.data, **config.evals}.items():
     want = parts if name == "data" else shards
-    if spec.batch_size % want:
+    group = config.group_size if name == "data" else 1
+    if spec.batch_size * group % want:
       raise types.UserError(
         f"{name}.batch_size is {spec.batch_size}, which does not divide over "
         f"{shards} {field} rows (data x fsdp x expert)"
@@ -206,6 +209,20 @@ def _check_flash(name: str, spec: data.Data, context: int) -> None:
     )
 
 
+def _check_living(config: config_lib.Config, models: "Models") -> None:
+  for name, kind in models.living.items():
+    if config.teachers[name] != config_lib.Teacher(kind):
+      raise types.UserError(
+        f"teachers.{name}: {kind!r} is the student itself, with its own shape, "
+        "dtype and place; give it nothing but the ref"
+      )
+    if kind == "ema" and config.ema is None:
+      raise types.UserError(
+        f"teachers.{name}.ref is 'ema', but no average is kept; set ema to its "
+        "decay, such as 0.95"
+      )
+
+
 def _check_rollout(
   config: config_lib.Config,
   field: str,
@@ -230,6 +247,12 @@ def _check_rollout(
         f"{field}: teacher {name!r} is to write, which it can on the mesh of "
         f"the run only; leave out teachers.{name}.mesh"
       )
+  missing = [k for k in writer.needs() if k not in prompts.further()]
+  if missing:
+    raise types.UserError(
+      f"{field}: a {type(writer).__name__} reads {missing[0]!r}, which its "
+      f"data do not give; set the {missing[0]} of data.Prompts"
+    )
   need = prompts.prompt_tokens + writer.max_new_tokens() - 1
   if need > prompts.seq_len:
     raise types.UserError(

@@ -12,6 +12,9 @@ from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.base import Architecture
 from jdistill.surgery import cut
 
+LIVING = ("student", "ema")
+"""References of teachers that are the student itself."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Models:
@@ -21,11 +24,21 @@ class Models:
   student: Architecture
   start: pretrained.Found | None  # whose weights the student starts from
   layers: tuple[int, ...] | None  # of `start` that it keeps
+  living: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  """Teachers that are the student itself: "student" or "ema" by their name."""
+
+  def speakers(self) -> dict[str, Architecture]:
+    """All teachers, the living ones too."""
+    loaded = {name: found.architecture for name, found in self.teachers.items()}
+    return loaded | dict.fromkeys(self.living, self.student)
 
 
 def find_models(config: config_lib.Config) -> Models:
   """Resolves every model of a config and the student's shape."""
-  teachers = {name: _teacher(name, config) for name in config.teachers}
+  living = {k: t.ref for k, t in config.teachers.items() if t.ref in LIVING}
+  teachers = {
+    k: _teacher(k, config) for k in config.teachers if k not in living
+  }
   spec = config.student
   if isinstance(spec, config_lib.Lora):
     spec = spec.base
@@ -55,7 +68,7 @@ def find_models(config: config_lib.Config) -> Models:
   )
   if isinstance(config.student, config_lib.Lora):
     student = _with_adapters(student, config.student)
-  return Models(teachers, student, start, layers)
+  return Models(teachers, student, start, layers, living)
 
 
 def _with_adapters(

@@ -137,6 +137,7 @@ def make_train_step(
   microbatches: int = 1,
   mask: types.PyTree | None = None,
   ema: float | schedules.Schedule | None = None,
+  living: Mapping[str, str] | None = None,
   seed: int = 0,
 ) -> Step:
   """The train step; jit it with the state donated.
@@ -148,6 +149,8 @@ def make_train_step(
     mask: `optim.trainable` over `state.params`, or None.
     ema: decay of an average of the student's weights in
       `state.extra["ema"]`, or None.
+    living: teachers whose weights are those of the state, by name: "student"
+      or "ema".
     seed: of the noise that methods may draw.
   Returns: `train_step(state, teacher_params, batch) -> (state, metrics)`. An
     update whose loss or gradient is not finite changes nothing but the step,
@@ -181,6 +184,10 @@ def make_train_step(
     return new, opt_state, extra
 
   def train_step(state, teacher_params, batch):
+    own = {"student": state.params["student"], **state.extra}
+    teacher_params = dict(teacher_params)
+    for name, which in (living or {}).items():
+      teacher_params[name] = own[which]
     grads, loss = gradient(state.params, teacher_params, batch, state.step)
     norm, one = optax.global_norm(grads), jnp.ones(())
     metrics = {

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jdistill import (
   apart,
@@ -75,7 +76,8 @@ def train(
     for name, spec in config.evals.items()
   }
   position = loader.state()
-  shapes = run.batch_shapes(config.data, run.to_batch(next(loader)))
+  local = run.to_batch(next(loader), config.group_size)
+  shapes = run.batch_shapes(config.data, local, config.group_size)
   loader.restore(position)
   table, ends = None, config.data.end_ids
   if tokenizer is not None:
@@ -151,7 +153,8 @@ class _Loop:
       while step < config.steps:
         with self.clock.waiting():
           batch = sharding.place_rows(
-            run.to_batch(next(self.loader)), self.built.mesh
+            run.to_batch(next(self.loader), config.group_size),
+            self.built.mesh,
           )
         step += 1
         written = {}
@@ -207,8 +210,29 @@ class _Loop:
         batch,
       )
       jax.block_until_ready(found)
+    if self.built.config.reward is not None:
+      with self.clock.phase("annotate"):
+        batch, worth = self._judge(batch)
+        found = {**found, **worth}
     extra = {**state.extra, rollout.KEY: kept}
     return dataclasses.replace(state, extra=extra), batch, found
+
+  def _judge(self, written: types.Batch) -> tuple[types.Batch, types.Metrics]:
+    """Has answers judged, those of a process by itself."""
+    reward = self.built.config.reward
+    assert reward is not None
+    texts = rollout.read(sharding.own_rows(written), self.tokenizer)
+    worth = np.asarray(reward(texts), np.float32)
+    if worth.shape != (len(texts),) or not np.isfinite(worth).all():
+      raise types.UserError(
+        f"reward: {type(reward).__name__} gave {worth} for {len(texts)} "
+        "answers; expected a finite number for each"
+      )
+    worth = sharding.place_rows(worth, self.built.mesh)
+    data = {**written.data, "reward": worth}
+    mean = types.Mean(worth.sum(), jnp.float32(worth.size))
+    found = {"rollout/reward": mean}
+    return dataclasses.replace(written, data=data), found
 
   def _after_eval(
     self, state: types.TrainState, row: dict[str, float]
@@ -228,7 +252,8 @@ class _Loop:
     config = self.built.config
     row = metrics.means(found)
     bad = self.bad.see(step, row, ids)
-    tokens = config.data.batch_size * getattr(config.data, "seq_len", 1)
+    rows = config.data.batch_size * config.group_size
+    tokens = rows * getattr(config.data, "seq_len", 1)
     speed = self.clock.tick(tokens)
     bar.update(1)
     bar.set_postfix_str(

@@ -47,7 +47,7 @@ def test_a_full_step_traces(loaded):
     models = run.find_models(loaded)
   except refs.Unreachable as error:
     pytest.skip(str(error))
-  batch = placement.batch_shapes(loaded.data)
+  batch = placement.batch_shapes(loaded.data, loaded.group_size)
   built = run.build(loaded, models, batch, devices=jax.devices()[:1])
   teachers = {
     name: found.architecture.shapes() for name, found in models.teachers.items()

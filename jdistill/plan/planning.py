@@ -305,7 +305,7 @@ def _build(
 ) -> tuple[run.Run, types.Batch]:
   config = self_contained(config)
   models = run.find_models(config)
-  batch = placement.batch_shapes(config.data)
+  batch = placement.batch_shapes(config.data, config.group_size)
   return run.build(config, models, batch, devices=devices), batch
 
 

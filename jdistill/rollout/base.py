@@ -5,7 +5,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,8 @@ class Writer(abc.ABC):
 
   A batch that has been written has in `data`, beside `prompt` [B, P] and
   `prompt_length` [B]: `source` [B] int32, an index into `sources()`; `age` [B]
-  int32, updates since it was written; and, in the places of the targets [B, T]
+  int32, updates since it was written; `reference` [B, T], the data's own answer
+  and -1 elsewhere; and, in the places of the targets [B, T]
   and 0 elsewhere, `log_probs` of the answer's tokens under the writer's full
   softmax and `sampling_log_probs` under the distribution that they were drawn
   from. `write` keeps all shapes, so that writers can stand for one another.
@@ -106,7 +107,9 @@ def answered(batch: types.Batch, *, source: int = 0) -> types.Batch:
   view = batch["student"]
   rows = view.mask.shape[0]
   nothing = jnp.zeros(view.mask.shape, jnp.float32)
+  reference = jnp.where(view.mask > 0, view.targets, -1)
   data = {
+    "reference": reference.astype(jnp.int32),
     **batch.data,
     "source": jnp.full((rows,), source, jnp.int32),
     "age": jnp.zeros((rows,), jnp.int32),
@@ -171,6 +174,15 @@ def joined(
     positions=jnp.where(inside, places[:, :-1], 0),
     segment_ids=inside.astype(jnp.int32),
   )
+
+
+def stored(batch: types.Batch) -> dict[str, Any]:
+  """A batch as part of the state, of which nothing is empty."""
+  return {
+    "views": batch.views,
+    "data": batch.data,
+    "example_id": batch.example_id,
+  }
 
 
 def of_answers(batch: types.Batch, of_targets: jax.Array) -> jax.Array:

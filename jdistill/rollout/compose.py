@@ -147,7 +147,7 @@ class Reused(base.Writer):
 
   def init(self, batch):
     return {
-      "batch": jax.tree.map(jnp.zeros_like, batch),
+      "batch": jax.tree.map(jnp.zeros_like, base.stored(batch)),
       "writer": self.writer.init(batch),
     }
 
@@ -157,14 +157,14 @@ class Reused(base.Writer):
   def write(self, batch, kept, scene):
     def anew(batch, kept):
       batch, own = self.writer.write(batch, kept["writer"], scene)
-      return batch, {"batch": batch, "writer": own}
+      return batch, {"batch": base.stored(batch), "writer": own}
 
     def again(batch, kept):
       del batch
-      old = kept["batch"]
+      old = types.Batch(**kept["batch"])
       data = old.data | {"age": old.data["age"] + 1}
       old = dataclasses.replace(old, data=data)
-      return old, {**kept, "batch": old}
+      return old, {**kept, "batch": base.stored(old)}
 
     return jax.lax.cond(scene.step % self.updates == 0, anew, again, batch,
                         kept)  # fmt: skip

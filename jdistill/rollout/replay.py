@@ -15,7 +15,7 @@ from jdistill.rollout.models import Dataset, Student
 def empty(batch: types.Batch, capacity: int) -> types.PyTree:
   """A ring of `capacity` rows like those of a batch."""
   rows = jax.tree.map(
-    lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), batch
+    lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), base.stored(batch)
   )
   return {"rows": rows, "pushed": jnp.zeros((), jnp.int32)}
 
@@ -26,18 +26,18 @@ def push(ring: types.PyTree, batch: types.Batch, step) -> types.PyTree:
   `age` of what is kept is the step at which it was written.
   """
   data = batch.data | {"age": step - batch.data["age"]}
-  batch = dataclasses.replace(batch, data=data)
-  capacity, count = len(ring["rows"].example_id), len(batch.example_id)
+  new = base.stored(dataclasses.replace(batch, data=data))
+  capacity, count = len(ring["rows"]["example_id"]), len(batch.example_id)
   at = (ring["pushed"] + jnp.arange(count)) % capacity
-  rows = jax.tree.map(lambda old, new: old.at[at].set(new), ring["rows"], batch)
+  rows = jax.tree.map(lambda old, new: old.at[at].set(new), ring["rows"], new)
   return {"rows": rows, "pushed": ring["pushed"] + count}
 
 
 def pull(ring: types.PyTree, batch: types.Batch, key, step) -> types.Batch:
   """As many rows as the batch has, each drawn evenly from the ring."""
-  filled = jnp.minimum(ring["pushed"], len(ring["rows"].example_id))
+  filled = jnp.minimum(ring["pushed"], len(ring["rows"]["example_id"]))
   at = jax.random.randint(key, (len(batch.example_id),), 0, filled)
-  rows = jax.tree.map(lambda x: x[at], ring["rows"])
+  rows = types.Batch(**jax.tree.map(lambda x: x[at], ring["rows"]))
   data = rows.data | {"age": step - rows.data["age"]}
   return dataclasses.replace(rows, data=data)
 

@@ -5,9 +5,11 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from jdistill import types
 
 
 class Answer(NamedTuple):
@@ -17,6 +19,26 @@ class Answer(NamedTuple):
   answer: np.ndarray
   reference: np.ndarray  # the data's own answer
   text: str  # the answer, without special tokens; "" without a tokenizer
+
+
+def read(batch: types.Batch, tokenizer: Any) -> list[Answer]:
+  """The answers of a batch, from arrays of the host.
+
+  Args:
+    batch: as a writer gives it.
+    tokenizer: for their texts, or None.
+  """
+  found = []
+  view, data = batch["student"], batch.data
+  for row, length in enumerate(data["prompt_length"].tolist()):
+    new = view.targets[row][view.mask[row] > 0]
+    own = data["reference"][row]
+    text = ""
+    if tokenizer is not None:
+      text = str(tokenizer.decode(new.tolist(), skip_special_tokens=True))
+    prompt = data["prompt"][row, :length]
+    found.append(Answer(prompt, new, own[own >= 0], text))
+  return found
 
 
 @dataclasses.dataclass(frozen=True)
