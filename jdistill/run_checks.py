@@ -124,9 +124,9 @@ def _check_rules(
   axes = {k: f.architecture.axes() for k, f in models.teachers.items()}
   everybody = [models.student.axes(), *axes.values()]
   sharding.check_rules("rules", config.rules, everybody, mesh)
-  for name, teacher in config.teachers.items():
-    field = f"teachers.{name}.rules"
-    sharding.check_rules(field, teacher.rules, [axes[name]], mesh)
+  for name in models.teachers:
+    field, own = f"teachers.{name}.rules", config.teachers[name].rules
+    sharding.check_rules(field, own, [axes[name]], mesh)
 
 
 def _check_host(

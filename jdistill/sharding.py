@@ -409,7 +409,6 @@ def place_rows(tree: types.PyTree, mesh: Mesh) -> types.PyTree:
   return jax.tree.map(place, tree, places)
 
 
-@functools.lru_cache(maxsize=16)
 def own_rows(tree: types.PyTree) -> types.PyTree:
   """What `place_rows` was given: this process's rows, on the host."""
 
@@ -423,6 +422,7 @@ def own_rows(tree: types.PyTree) -> types.PyTree:
   return jax.tree.map(one, tree)
 
 
+@functools.lru_cache(maxsize=16)
 def _num_row_parts(mesh: Mesh) -> int:
   return row_share(mesh)["process_count"]
 

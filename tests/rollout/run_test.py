@@ -90,7 +90,14 @@ def test_metrics_tell_who_wrote_and_what_it_took(tmp_path):
     assert row["rollout/tokens"] == (9.0 if shares[0] else 13.0)
 
 
-@pytest.mark.parametrize("kind", ["replay", "adaptive", "reused"])
+@pytest.mark.parametrize(
+  "kind",
+  [
+    "replay",
+    pytest.param("adaptive", marks=pytest.mark.slow),
+    pytest.param("reused", marks=pytest.mark.slow),
+  ],
+)
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path, kind):
   writer = {
     "replay": rollout.Replay(rollout.Student(NEW), capacity=16),
@@ -119,6 +126,7 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path, kind):
   assert len(sources) == (1 if kind == "reused" else 2)
 
 
+@pytest.mark.slow
 def test_microbatches_and_meshes_change_nothing(tmp_path):
   writer = rollout.Student(NEW)
   one = made(writer, steps=3, mesh=sharding.MeshShape(1, 1, 1))
@@ -130,6 +138,7 @@ def test_microbatches_and_meshes_change_nothing(tmp_path):
   assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluations_may_be_of_what_the_student_writes(tmp_path):
   of = beds.BedData(CHAIN, num_documents=16, part="heldout", seq_len=16)
   prompts = data.Prompts(of, prompt_tokens=4, batch_size=8)
@@ -206,7 +215,10 @@ def test_the_student_may_be_its_own_teacher(tmp_path):
 @pytest.mark.parametrize(
   ("changes", "said"),
   [
-    ({"data": data.TextData(seq_len=16)}, "take data.Prompts"),
+    (
+      {"data": beds.BedData(CHAIN, num_documents=8, seq_len=16)},
+      "take data.Prompts",
+    ),
     ({"rollout": rollout.Teacher(NEW, name="other")}, "named 'other' is to"),
     (
       {"rollout": rollout.Student(Sampling(max_new_tokens=20))},

@@ -104,9 +104,9 @@ def contents(workdir: pathlib.Path) -> tuple[dict, list]:
     paths.name_of(path): (leaf.dtype.str, leaf.shape, leaf.tobytes())
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
   }
-  own = ("seconds", "tokens_per_s", "data_wait", "cpu_seconds")
+  own = ("seconds", "tokens_per_s", "data_wait")
   rows = metrics.read(workdir)
-  told = [{k: v for k, v in r.items() if k not in own} for r in rows]
+  told = [{k: v for k, v in r.items() if not k.endswith(own)} for r in rows]
   return {"step": newest.name, **arrays}, told
 
 
