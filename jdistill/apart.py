@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jdistill import distributed, sharding, step, types
 from jdistill.config import Config
@@ -27,6 +28,9 @@ from jdistill.models.base import Architecture
 
 Box = tuple[tuple[int, int], ...]
 """Where a part of an array begins and ends, along each of its axes."""
+
+_NO_MESH = jax.sharding.Mesh(np.empty((), object), ())
+"""For arrays of one device each, wherever it is."""
 
 
 @types.pytree
@@ -347,6 +351,11 @@ def move(tree: types.PyTree, places: types.PyTree) -> types.PyTree:
 
   Device to device, nothing waited for and nothing through the host.
   """
+  with jax.set_mesh(_NO_MESH):
+    return _moved(tree, places)
+
+
+def _moved(tree: types.PyTree, places: types.PyTree) -> types.PyTree:
   arrays, structure = jax.tree.flatten(tree)
   targets = structure.flatten_up_to(places)
   parts, devices, counts = [], [], []

@@ -34,6 +34,7 @@ from jdistill.models import (
 
 B, T, V = 8, 16, 48
 Mesh = sharding.MeshShape
+slow = pytest.mark.slow
 
 
 def decoder(width: int, layers: int, **fields) -> DecoderConfig:
@@ -194,7 +195,13 @@ CASES = {
 """Teachers, changes of the config, the teachers' meshes and the student's."""
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    name if name in ("parts", "own") else pytest.param(name, marks=slow)
+    for name in CASES
+  ],
+)
 def test_the_same_figures_as_on_one_mesh(name):
   teachers, changes, own, mesh = CASES[name]
   rows = examples() if changes.get("data") else texts()
@@ -227,7 +234,9 @@ def test_arrays_move_whole(begin, end):
   devices = jax.devices()
   rows = np.arange(B * T * 3).reshape(B, T, 3)
   here, there = at(begin, devices[:4]), at(end, devices[4:])
-  moved = apart.move({"x": jax.device_put(rows, here)}, {"x": there})["x"]
+  tree = {"x": jax.device_put(rows, here)}
+  with jax.set_mesh(here.mesh):
+    moved = apart.move(tree, {"x": there})["x"]
   assert moved.sharding == there
   for shard in moved.addressable_shards:
     np.testing.assert_array_equal(shard.data, rows[shard.index])
