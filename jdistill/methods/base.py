@@ -194,6 +194,32 @@ class TokenMethod(Method):
                         batch, ctx)  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class WrittenTextMethod(TokenMethod):
+  """A token method of text that a model wrote, in the view "student".
+
+  Rows that no model wrote, whose "log_probs" are all 0, do not count: what is
+  true of draws from the student is not true of them.
+  """
+
+  def arrays(self) -> tuple[str, ...]:
+    """Names in `batch.data`, [B] or [B, T], that `terms` sees per token."""
+    return self.needs().data
+
+  def written(self, batch: types.Batch) -> jax.Array:
+    """[B, T] the mask, 0 in rows that no model wrote."""
+    mask = batch["student"].mask
+    rows = has_targets(per_token(batch, "log_probs"))
+    return mask * rows.reshape(-1, *(1,) * (mask.ndim - 1))
+
+  def norms(self, batch: types.Batch) -> dict[str, jax.Array]:
+    return {"tokens": self.written(batch).sum()}
+
+  def data(self, batch: types.Batch) -> dict[str, jax.Array]:
+    arrays = {name: per_token(batch, name) for name in self.arrays()}
+    return {**super().data(batch), **arrays, "mask": self.written(batch)}
+
+
 def walk_methods(
   parts: Mapping[str, tuple[TokenMethod, types.Scalar]],
   params: Mapping[str, types.PyTree],

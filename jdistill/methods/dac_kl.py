@@ -14,9 +14,9 @@ guard keeps it from letting nothing through, where the loss would be 0.
 
 Paper: Liu et al., 2024 (multi-granularity semantic revision), arXiv:2407.10068.
 Fidelity: reconstructed.
-Departures: the network and the gate are jdistill's, as the paper leaves them
-open; so is the guard. The network sees the student's probabilities of the
-teacher's ids. Ids past the `top` share one c (`losses.mass_gate`).
+Departures: the form of the network, the soft gate and the guard are jdistill's
+own. The network sees the student's probabilities of the teacher's ids. Ids past
+the `top` share one c (`losses.mass_gate`), so that no vocabulary is sorted.
 """
 
 import dataclasses

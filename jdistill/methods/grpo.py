@@ -29,11 +29,11 @@ ADVANTAGES = "grpo/advantages"
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPO(base.TokenMethod):
+class GRPO(base.WrittenTextMethod):
   """Mean over the student's own tokens of PPO's loss, by rewards in groups.
 
-  No teacher. Groups may lie anywhere in the global batch; an answer alone in
-  its group teaches nothing.
+  No teacher. Rows that no model wrote do not count. Groups may lie anywhere in
+  the global batch; an answer alone in its group teaches nothing.
   """
 
   scale: Literal["std", "none"] = "std"
@@ -48,6 +48,9 @@ class GRPO(base.TokenMethod):
       data=("log_probs", "reward", "group"),
     )
 
+  def arrays(self) -> tuple[str, ...]:
+    return ("log_probs", ADVANTAGES)
+
   def prepare(
     self, arrays: types.PyTree, batch: types.Batch, keys: jax.Array
   ) -> types.Batch:
@@ -55,20 +58,13 @@ class GRPO(base.TokenMethod):
     advantages = losses.group_advantages(
       batch.data["reward"],
       batch.data["group"],
-      base.has_targets(batch["student"].mask),
+      base.has_targets(self.written(batch)),
       scale=self.scale,
       eps=self.eps,
     )
     return dataclasses.replace(
       batch, data={**batch.data, ADVANTAGES: advantages}
     )
-
-  def data(self, batch: types.Batch) -> dict[str, jax.Array]:
-    return {
-      **super().data(batch),
-      "log_probs": base.per_token(batch, "log_probs"),
-      "advantages": base.per_token(batch, ADVANTAGES),
-    }
 
   def terms(
     self,
@@ -81,7 +77,7 @@ class GRPO(base.TokenMethod):
     value = losses.clipped_surrogate(
       base.log_probs(logits["student"], data["targets"]),
       data["log_probs"],
-      data["advantages"],
+      data[ADVANTAGES],
       clip=self.clip,
       clip_high=self.clip_high,
     )

@@ -12,7 +12,7 @@ The first says what a token leads to, the second what is wrong with it now. The
 answers are to be drawn from 0.2 p + 0.8 q, which is the writer's choice; w
 makes up for it.
 
-Paper: Gu, Dong, Wei & Huang, 2023, arXiv:2306.08543, Eq. 3-6.
+Paper: Gu, Dong, Wei & Huang, 2023, arXiv:2306.08543, Sec. 2.2.
 Fidelity: code.
 Departures: the code whitens over all places of the batch, padding included,
 and each mean is one of a process; here it is over target tokens of the global
@@ -33,11 +33,12 @@ ADVANTAGES = "minillm/advantages"
 
 
 @dataclasses.dataclass(frozen=True)
-class MiniLLM(base.TokenMethod):
+class MiniLLM(base.WrittenTextMethod):
   """PPO on the teacher's log-ratio to come, and single-step reverse KL.
 
   `discount` is g; `scale` divides rewards, which are then held to
-  `reward_clip`; `clip` is PPO's; `single_step` weighs the second part.
+  `reward_clip`; `clip` is PPO's; `single_step` weighs the second part. Rows
+  that no model wrote do not count.
   """
 
   discount: float = 0.95
@@ -48,6 +49,9 @@ class MiniLLM(base.TokenMethod):
 
   def needs(self) -> base.Needs:
     return base.Needs(data=("log_probs", "sampling_log_probs"))
+
+  def arrays(self) -> tuple[str, ...]:
+    return (*self.needs().data, ADVANTAGES)
 
   def survey(
     self,
@@ -73,23 +77,19 @@ class MiniLLM(base.TokenMethod):
   ) -> types.Batch:
     del keys
     view = base.text(batch, "student", "MiniLLM")
+    mask = self.written(batch)
     rewards = (arrays - batch.data["log_probs"]) / self.scale
     returns = losses.discounted_returns(
       jnp.clip(rewards, -self.reward_clip, self.reward_clip),
-      view.mask,
+      mask,
       view.segment_ids,
       discount=self.discount,
       divide="remaining",
     )
-    advantages = losses.whiten(returns, view.mask)
+    advantages = losses.whiten(returns, mask)
     return dataclasses.replace(
       batch, data={**batch.data, ADVANTAGES: advantages}
     )
-
-  def data(self, batch: types.Batch) -> dict[str, jax.Array]:
-    names = (*self.needs().data, ADVANTAGES)
-    arrays = {k: base.per_token(batch, k) for k in names}
-    return {**super().data(batch), **arrays}
 
   def terms(
     self,

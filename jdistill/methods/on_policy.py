@@ -33,13 +33,14 @@ from jdistill.methods import base
 
 
 @dataclasses.dataclass(frozen=True)
-class OnPolicyDistillation(base.TokenMethod):
+class OnPolicyDistillation(base.WrittenTextMethod):
   """Mean over the student's own tokens of a policy loss towards the teacher.
 
   `clip` is for the loss "clip". `truncate` weighs each token by `min(q_old /
   sampler, truncate)`, where the sampler is what the tokens were really drawn
   from; None takes q_old for the sampler. The metric `k1` is log q - log p, an
   estimate of KL(q || p) in nats.
+  Rows that no model wrote do not count.
   """
 
   kind: Literal["importance", "clip", "k2"] = "importance"
@@ -47,16 +48,8 @@ class OnPolicyDistillation(base.TokenMethod):
   truncate: float | None = None
 
   def needs(self) -> base.Needs:
-    arrays = ("log_probs",)
-    if self.truncate is not None:
-      arrays += ("sampling_log_probs",)
-    elif self.kind == "k2":
-      arrays = ()
-    return base.Needs(data=arrays)
-
-  def data(self, batch: types.Batch) -> dict[str, jax.Array]:
-    arrays = {k: base.per_token(batch, k) for k in self.needs().data}
-    return {**super().data(batch), **arrays}
+    drawn = () if self.truncate is None else ("sampling_log_probs",)
+    return base.Needs(data=("log_probs", *drawn))
 
   def terms(
     self,

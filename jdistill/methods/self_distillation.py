@@ -19,7 +19,7 @@ target of each position of the view "student" is predicted.
 SDPO is the same with a teacher that has something to add for some rows only (a
 successful sibling, feedback): `rows` names the array [B] that is 1 there.
 
-Paper: Shenfeld et al., 2026 (SDFT), arXiv:2601.19897; Huebotter et al., 2026
+Paper: Shenfeld et al., 2026 (SDFT), arXiv:2601.19897; Hübotter et al., 2026
 (SDPO), arXiv:2601.20802.
 Fidelity: code (TRL's SDFT and the authors' SDPO, which agree).
 Departures: "sampled" has their gradient and another value. Ids as probable as
@@ -104,9 +104,9 @@ class SelfDistillation(base.TokenMethod):
     value = self._divergence(logits["student"], logits["teacher"], data)
     if self.clip is not None:
       q = base.log_probs(logits["student"], data["targets"])
-      value = value * losses.truncated_weights(
-        q, data["log_probs"], limit=self.clip
-      )
+      old = data["log_probs"]
+      ratio = losses.truncated_weights(q, old, limit=self.clip)
+      value = value * jnp.where(old == 0, 1, ratio)  # 0: no model wrote it
     return {name: base.Term(value, weight=data["weights"])}
 
   def _divergence(self, student, teacher, data) -> jax.Array:

@@ -15,8 +15,8 @@ products a second time and no [B, T, V].
 
 Paper: Liu et al., 2024 (multi-granularity semantic revision), arXiv:2407.10068.
 Fidelity: reconstructed.
-Departures: none known; a `Sum` puts it beside other terms, all of weight 1 in
-the paper.
+Departures: who finds the spans is the data's business. A `Sum` puts it beside
+other terms, all of weight 1 in the paper.
 """
 
 import dataclasses

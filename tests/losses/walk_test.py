@@ -350,3 +350,53 @@ def test_blocks_suit_vocabularies_of_different_sizes(x64, world, monkeypatch):
     run(),
     whole,
   )
+
+
+def test_neighbours_side_by_side(x64, world, monkeypatch):
+  """One head of two positions: dense logits, in chunks and in blocks."""
+  streams, data, params = jax.tree.map(lambda x: x.astype(float), world)
+
+  def relation(logits, data, params):
+    assert logits["student"].shape[1:] == (2, V)
+    q, p = (jax.nn.softmax(x).prod(-2) for x in logits.values())
+    value = jnp.square(q * params["scale"] - p).sum(-1) * data["mask"]
+    return value, {"value": value}
+
+  def beside(streams):
+    outputs = {
+      k: types.Outputs(s.hidden, s.head, {}, {}).with_next()
+      for k, s in streams.items()
+    }
+    return {
+      k: types.Dense(o.hidden, o.head.cut(2 * V)) for k, o in outputs.items()
+    }
+
+  def dense(streams, data, params):
+    pairs = {}
+    for name, s in streams.items():
+      logits = s.head(s.hidden)
+      following = jnp.concatenate([logits[:, 1:], logits[:, -1:]], 1)
+      pairs[name] = jnp.stack([logits, following], -2).reshape(-1, 2, V)
+    flat = {"mask": data["mask"].ravel()}
+    loss, metrics = relation(pairs, flat, params)
+    return loss.sum(), jax.tree.map(jnp.sum, metrics)
+
+  def walked(streams, data, params):
+    return walk(
+      relation,
+      beside(streams),
+      data,
+      params,
+      frozen=("teacher",),
+      chunk_bytes=4 * 2 * V * 14,
+    )
+
+  expected = gradients(dense, streams, data, params)
+  for block in (budget.CPU_BLOCK_BYTES, 4 * 2 * V * 3, 4 * V * 3):
+    monkeypatch.setattr(budget, "CPU_BLOCK_BYTES", block)
+    got = gradients(walked, streams, data, params)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12),
+      got,
+      expected,
+    )

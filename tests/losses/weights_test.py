@@ -97,15 +97,14 @@ def test_top_fraction_is_the_quantile(fraction):
   """As many as are not below NumPy's quantile, masked tokens aside."""
   rng = np.random.default_rng(1)
   for size in range(1, 40):
-    scores = rng.permutation(size).astype(np.float32)
-    padded = np.concatenate([scores, [np.nan, 1e9]])
-    mask = np.concatenate([np.ones(size), [0, 0]])
-    kept = losses.top_fraction(padded, mask, fraction=fraction)
+    scores = np.full(40, np.nan, np.float32)
+    scores[:size] = rng.permutation(size)
+    mask = np.arange(40) < size
+    kept = losses.top_fraction(scores, mask, fraction=fraction)
     # In exact numbers: ranks are whole at (1 - fraction) (n - 1).
     rank = round((1 - fraction) * (size - 1), 6)
-    expected = scores >= np.ceil(rank)
-    np.testing.assert_array_equal(kept[:size], expected)
-    assert not np.any(kept[size:])
+    expected = mask & (scores >= np.ceil(rank))
+    np.testing.assert_array_equal(kept, expected)
 
 
 def test_top_fraction_keeps_equals_together():

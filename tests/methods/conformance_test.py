@@ -41,6 +41,10 @@ OWN = {
   methods.SelfDistillation: lambda: methods.SelfDistillation(
     top=6, skip=1, rows="told"
   ),
+  # Products of probabilities are small numbers.
+  methods.SpanLoss: lambda: methods.Sum(
+    {"span": methods.Part(methods.SpanLoss(), 100.0)}
+  ),
   methods.Sum: lambda: methods.Sum(
     {
       "kd": methods.Part(methods.KD(), RISE),
@@ -56,7 +60,8 @@ KINDS = {
   methods.SpanLoss: ("decoder",),
 }
 MOVING = [methods.DKD, methods.DistiLLM2, methods.Hinton, methods.Sum]
-# These are measured token by token like `KD`: their decoders only if slow.
+# These are measured token by token like `KD`: their decoders, and layouts but
+# the first, only if slow.
 ALIKE = [methods.AlphaBetaKD, methods.DACKL, methods.DKD, methods.GRPO,
          methods.Hinton, methods.JSD, methods.OnPolicyDistillation,
          methods.SkewKL]  # fmt: skip
@@ -87,7 +92,9 @@ LAYOUT_CASES = [
     *layout,
     id=f"{cls.__name__}-{kind}-{layout}",
     # A decoder takes seconds to compile: one layout by default, all if slow.
-    marks=[pytest.mark.slow] if kind != "classifier" and layout_at else [],
+    marks=[pytest.mark.slow]
+    if layout_at and (kind != "classifier" or cls in ALIKE)
+    else [],
   )
   for cls in CLASSES
   for kind in KINDS.get(cls, ("decoder", "classifier"))
