@@ -101,10 +101,14 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """Computations by name, and which of them runs first."""
+  """Computations by name, and which of them runs first.
+
+  `untold` are the turns of a loop whose condition does not tell them.
+  """
 
   computations: dict[str, tuple[Instruction, ...]]
   entry: str
+  untold: int = 1
 
   def reached(self, *names: str) -> Iterator[Instruction]:
     """All instructions of computations and of whatever they call."""
@@ -124,10 +128,7 @@ class Program:
     return self.reached(*loop.called["body"], *loop.called["condition"])
 
   def runs(self) -> dict[str, int]:
-    """How often each computation runs when the program does.
-
-    A loop whose number of turns its condition does not tell counts once.
-    """
+    """How often each computation runs when the program does."""
     times: collections.Counter[str] = collections.Counter()
 
     def visit(name: str, count: int) -> None:
@@ -148,7 +149,7 @@ class Program:
       for i in self.reached(*loop.called["condition"])
       if i.opcode == "constant" and i.number is not None
     }
-    return max(numbers) if len(numbers) == 1 else 1
+    return max(numbers) if len(numbers) == 1 else self.untold
 
   def _walk(self, names, follow) -> Iterator[Instruction]:
     seen: set[str] = set()

@@ -20,12 +20,15 @@ def count(fn: Callable[..., Any], *shapes: Any) -> float:
   return of_jaxpr(jax.make_jaxpr(fn)(*shapes).jaxpr)
 
 
-def of_jaxpr(jaxpr: Any) -> float:
-  """Of a traced program or a part of it."""
-  return sum((_equation(e) for e in jaxpr.eqns), 0.0)
+def of_jaxpr(jaxpr: Any, turns: int = 1) -> float:
+  """Of a traced program or a part of it.
+
+  Loops whose number of turns the trace does not tell count for `turns`.
+  """
+  return sum((_equation(e, turns) for e in jaxpr.eqns), 0.0)
 
 
-def _equation(eqn: Any) -> float:
+def _equation(eqn: Any, turns: int) -> float:
   name, params = eqn.primitive.name, eqn.params
   match name:
     case "dot_general":
@@ -49,23 +52,23 @@ def _equation(eqn: Any) -> float:
       rows, other = (var.aval.shape for var in eqn.invars[:2])
       return 2.0 * math.prod(rows) * other[-1]
     case "scan":
-      return params["length"] * of_jaxpr(params["jaxpr"].jaxpr)
+      return params["length"] * of_jaxpr(params["jaxpr"].jaxpr, turns)
     case "while":
-      return of_jaxpr(params["body_jaxpr"].jaxpr)
+      return turns * of_jaxpr(params["body_jaxpr"].jaxpr, turns)
     case "cond":
-      return max(of_jaxpr(branch.jaxpr) for branch in params["branches"])
+      return max(of_jaxpr(b.jaxpr, turns) for b in params["branches"])
     case "shard_map":
       mesh = params["mesh"]
       manual = params.get("newly_manual_axes") or params["manual_axes"]
       shards = math.prod(mesh.shape[a] for a in manual)
-      return shards * of_jaxpr(params["jaxpr"])
+      return shards * of_jaxpr(params["jaxpr"], turns)
     case "pallas_call":
       grid = params["grid_mapping"].grid
-      return math.prod(grid) * of_jaxpr(params["jaxpr"])
+      return math.prod(grid) * of_jaxpr(params["jaxpr"], turns)
     case _:
       # A derivative rule is beside the function, not called by it.
       inner = [params[k] for k in ("jaxpr", "call_jaxpr") if k in params]
-      return sum((of_jaxpr(getattr(j, "jaxpr", j)) for j in inner), 0.0)
+      return sum((of_jaxpr(getattr(j, "jaxpr", j), turns) for j in inner), 0.0)
 
 
 def _size(var: Any) -> int:

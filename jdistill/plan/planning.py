@@ -11,185 +11,20 @@ from typing import Any
 import jax
 
 from jdistill import config as config_lib
-from jdistill import hlo, placement, run, sharding, types
+from jdistill import hlo, placement, rollout, run, sharding, types
 from jdistill.models.base import Architecture
 from jdistill.plan import chips, faults, flops, traffic
+from jdistill.plan.figures import DAY as DAY
+from jdistill.plan.figures import Apart as Apart
+from jdistill.plan.figures import Flops as Flops
+from jdistill.plan.figures import Lowered as Lowered
+from jdistill.plan.figures import Memory as Memory
+from jdistill.plan.figures import Plan as Plan
+from jdistill.plan.figures import TooLarge as TooLarge
+from jdistill.plan.figures import Writing as Writing
 
-DAY = 86_400.0
 BACKWARD = 3.0
 """Operations of forward and backward pass, in forward passes."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-  """Bytes of one device.
-
-  `arguments` are weights, optimizer state and batch; `temporaries` whatever
-  the step needs besides; `outputs` what does not reuse an argument's place.
-  """
-
-  arguments: int
-  temporaries: int
-  outputs: int
-  code: int
-
-  @property
-  def peak(self) -> int:
-    """What must fit: all of it, as if all were there at once."""
-    return self.arguments + self.temporaries + self.outputs + self.code
-
-
-@dataclasses.dataclass(frozen=True)
-class Flops:
-  """Floating-point operations of one step on all devices.
-
-  `teacher` is a forward pass, `student` three of them; `program` is all that
-  the step computes, what remat repeats included.
-  """
-
-  teacher: float
-  student: float
-  program: float
-
-  @property
-  def model(self) -> float:
-    """What the step is for, whatever is computed twice."""
-    return self.teacher + self.student
-
-
-@dataclasses.dataclass(frozen=True)
-class Apart:
-  """The program of a teacher on devices of its own, as `Plan` has the step's.
-
-  `moved` are the bytes of what it says of a batch that reach each device of the
-  student.
-  """
-
-  mesh: dict[str, int]
-  memory: Memory
-  largest: tuple[str, ...]
-  sent: tuple[traffic.Sent, ...]
-  seconds: dict[str, float]
-  moved: int
-  compile_s: float
-
-  @property
-  def step_s(self) -> float:
-    """The resource that is busy longest, all others behind it."""
-    return max(self.seconds.values())
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """What the compiler and the chips' peaks say of a run.
-
-  `seconds` are the least that a step takes by each resource (compute, hbm,
-  ici, dcn), were it alone: a prediction, not a measurement. `apart` are the
-  teachers that read the next batch on devices of their own meanwhile; the way
-  of what they say from device to device is in no `seconds`.
-  """
-
-  topology: chips.Topology
-  mesh: dict[str, int]
-  tokens: int  # of one step
-  steps: int
-  memory: Memory
-  largest: tuple[str, ...]
-  flops: Flops
-  sent: tuple[traffic.Sent, ...]
-  seconds: dict[str, float]
-  faults: tuple[str, ...]
-  compile_s: float
-  apart: dict[str, Apart] = dataclasses.field(default_factory=dict)
-
-  @property
-  def chip(self) -> chips.Chip:
-    chip = self.topology.chip
-    assert chip is not None
-    return chip
-
-  @property
-  def peak(self) -> int:
-    """Bytes of the device that needs most."""
-    parts = [part.memory.peak for part in self.apart.values()]
-    return max(self.memory.peak, *parts) if parts else self.memory.peak
-
-  @property
-  def fits(self) -> bool:
-    return self.peak <= self.chip.hbm
-
-  @property
-  def step_s(self) -> float:
-    """The resource that is busy longest, all others behind it."""
-    parts = [part.step_s for part in self.apart.values()]
-    return max(*self.seconds.values(), *parts)
-
-  @property
-  def mfu(self) -> float:
-    peak = self.chip.flops * self.topology.num_devices
-    return self.flops.model / (peak * self.step_s)
-
-  def to_json(self) -> dict[str, Any]:
-    """Everything, derived figures too, as plain values."""
-    plain = dataclasses.asdict(self)
-    plain["topology"] = self.topology.name
-    plain["chip"] = dataclasses.asdict(self.chip)
-    plain["memory"]["peak"] = self.memory.peak
-    plain["flops"]["model"] = self.flops.model
-    for name, part in self.apart.items():
-      plain["apart"][name]["memory"]["peak"] = part.memory.peak
-      plain["apart"][name]["step_s"] = part.step_s
-    return plain | {
-      "fits": self.fits,
-      "step_s": self.step_s,
-      "mfu": self.mfu,
-      "tokens_per_day": self.tokens * DAY / self.step_s,
-      "hours": self.steps * self.step_s / 3600,
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class Lowered:
-  """What is known of a run on GPUs, whose compiler is not here.
-
-  `arguments` are bytes of one device: weights and optimizer state. `apart` are
-  those of the teachers that have devices of their own, by name.
-  """
-
-  topology: chips.Topology
-  mesh: dict[str, int]
-  tokens: int
-  steps: int
-  arguments: int
-  flops: Flops
-  apart: dict[str, int]
-  fits = True  # nothing is known against it
-  faults = ()
-
-  def to_json(self) -> dict[str, Any]:
-    """Everything, as plain values."""
-    plain = dataclasses.asdict(self)
-    plain["flops"]["model"] = self.flops.model
-    return plain | {"topology": self.topology.name}
-
-
-class TooLarge(Exception):
-  """The compiler found no way to fit the step into memory.
-
-  Attributes: `used` and `limit` in bytes, `largest` allocations as text, and
-  `program`, whose they are.
-  """
-
-  def __init__(
-    self,
-    used: float,
-    limit: float,
-    largest: tuple[str, ...],
-    program: str = "the step",
-  ):
-    super().__init__(f"{program} needs {used:.4g} bytes of {limit:.4g}")
-    self.used, self.limit, self.largest = used, limit, largest
-    self.program = program
 
 
 def plan(config: config_lib.Config, topology: chips.Topology) -> Plan:
@@ -238,7 +73,50 @@ def plan(config: config_lib.Config, topology: chips.Topology) -> Plan:
       )
       for name, part in apart.items()
     },
+    writing=_writing(built, topology),
   )
+
+
+def _writing(built: run.Run, topology: chips.Topology) -> Writing | None:
+  writer = built.config.rollout
+  if writer is None:
+    return None
+  count = writer.max_new_tokens()
+  made = _compiled(
+    topology,
+    built.mesh,
+    _trace_writing(built),
+    "the program that writes",
+    turns=max(count, 1),
+  )
+  state, places = built.state_shapes, built.state_shardings
+  beside = _placed_bytes(state.opt_state, places.opt_state)
+  arguments = made.memory.arguments + beside
+  return Writing(
+    tokens=_rows(built.batch_shapes) * count,
+    memory=dataclasses.replace(made.memory, arguments=arguments),
+    largest=_largest(made.program),
+    sent=made.sent,
+    seconds=made.seconds,
+    compile_s=made.compile_s,
+  )
+
+
+def _trace_writing(built: run.Run) -> Any:
+  state = built.state_shapes
+  with sharding.in_context(built.mesh):
+    return built.write.trace(
+      state.params["student"],
+      state.extra[rollout.KEY],
+      state.step,
+      built.writers(built.teacher_shapes()),
+      placement.batch_shapes(built.config.data, built.config.group_size),
+    )
+
+
+def _rows(batch: types.Batch) -> int:
+  """Rows of a batch or of its shapes."""
+  return batch.example_id.shape[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +132,7 @@ class _Compiled:
 
 
 def _compiled(
-  topology: chips.Topology, mesh: Any, traced: Any, name: str
+  topology: chips.Topology, mesh: Any, traced: Any, name: str, turns: int = 1
 ) -> _Compiled:
   begin = time.perf_counter()
   with jax.set_mesh(mesh):
@@ -263,9 +141,9 @@ def _compiled(
     except jax.errors.JaxRuntimeError as error:
       raise _overflow(str(error), name) from error
   compile_s = time.perf_counter() - begin
-  program = hlo.parse(made.as_text())
+  program = dataclasses.replace(hlo.parse(made.as_text()), untold=turns)
   sent = tuple(traffic.collectives(program, mesh.size // topology.slices))
-  counted = flops.of_jaxpr(traced.jaxpr.jaxpr)
+  counted = flops.of_jaxpr(traced.jaxpr.jaxpr, turns)
   return _Compiled(
     program=program,
     memory=_memory(made.memory_analysis()),
@@ -284,6 +162,8 @@ def lower(config: config_lib.Config, topology: chips.Topology) -> Lowered:
   built, batch = _build(config, topology.num_devices)
   programs = [(part.mesh, part.trace(batch)) for part in built.parts.values()]
   programs.append((built.mesh, _trace(built, batch)))
+  if built.write is not None:
+    programs.append((built.mesh, _trace_writing(built)))
   for mesh, traced in programs:
     with sharding.in_context(mesh):
       traced.lower(lowering_platforms=("cuda",))
@@ -306,7 +186,8 @@ def _build(
   config = self_contained(config)
   models = run.find_models(config)
   batch = placement.batch_shapes(config.data, config.group_size)
-  return run.build(config, models, batch, devices=devices), batch
+  built = run.build(config, models, batch, devices=devices)
+  return built, built.batch_shapes
 
 
 def _trace(built: run.Run, batch: types.Batch) -> Any:
@@ -320,6 +201,14 @@ def _bytes(shapes: types.PyTree) -> int:
   return sum(
     math.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize
     for s in jax.tree.leaves(shapes)
+  )
+
+
+def _placed_bytes(shapes: types.PyTree, places: types.PyTree) -> int:
+  pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(places), strict=True)
+  return sum(
+    math.prod(place.shard_shape(s.shape)) * s.dtype.itemsize
+    for s, place in pairs
   )
 
 

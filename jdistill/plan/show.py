@@ -55,6 +55,8 @@ def lines(plan: planning.Plan) -> Iterator[str]:
     )
   for name, part in plan.apart.items():
     yield from _apart(name, part)
+  if plan.writing is not None:
+    yield from _writing(plan.writing)
   for fault in plan.faults:
     yield f"FAULT: {fault}"
 
@@ -76,6 +78,22 @@ def _apart(name: str, part: planning.Apart) -> Iterator[str]:
     f"{_mib(part.moved)} to each device of the student (no time is predicted "
     "for that)"
   )
+
+
+def _writing(writing: planning.Writing) -> Iterator[str]:
+  memory = writing.memory
+  yield (
+    f"before each step {writing.tokens:,} tokens are written at most: "
+    f"{_gib(memory.peak)} per device, arguments {_gib(memory.arguments)}, "
+    f"temporaries {_gib(memory.temporaries)}; compiled in "
+    f"{writing.compile_s:.0f} s"
+  )
+  least = ", ".join(
+    f"{1e3 * s:.2f} ms {resource}"
+    for resource, s in writing.seconds.items()
+    if s
+  )
+  yield f"  at least: {least} (in the prediction above)"
 
 
 def lowered(found: planning.Lowered) -> Iterator[str]:

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from jdistill import cli, config, types
+from jdistill import cli, config, data, rollout, sampling, types
 from jdistill import plan as plan_lib
 from jdistill.models.base import num_params
 from jdistill.plan import planning, remedies
@@ -58,6 +58,37 @@ def test_a_plan_of_four_chips():
   lines = list(plan_lib.lines(made))
   assert "fits" in lines[0]
   assert not any("FAULT" in line for line in lines)
+
+
+def on_policy() -> config.Config:
+  made = nano()
+  of = data.TextData(seq_len=256, packing="pad")
+  return dataclasses.replace(
+    made,
+    data=data.Prompts(of, prompt_tokens=64, batch_size=8),
+    rollout=rollout.Student(sampling.Sampling(max_new_tokens=128)),
+    rollout_rules={"embed": None},
+  )
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_plan_of_a_run_that_writes():
+  made = plan_lib.plan(on_policy(), plan_lib.parse("v5e:2x2"))
+  writing = made.writing
+  assert writing.tokens == 8 * 128
+  # What is divided along `tensor` is summed for every token but the first.
+  assert max(sent.times for sent in writing.sent) >= 127
+  assert writing.seconds["hbm"] > 0
+  assert made.step_s > writing.step_s
+  assert made.peak >= writing.memory.peak
+  assert json.loads(json.dumps(made.to_json()))["writing"]["step_s"] > 0
+  assert any("are written" in line for line in plan_lib.lines(made))
+
+
+def test_gpus_of_a_run_that_writes():
+  made = planning.lower(on_policy(), plan_lib.parse("gpu:4"))
+  assert made.mesh["fsdp"] == 2
 
 
 def test_a_plan_of_gpus_goes_as_far_as_lowering(tmp_path):
