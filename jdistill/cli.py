@@ -9,6 +9,7 @@ COMMANDS = (
   "train",
   "evaluate",
   "generate",
+  "speculate",
   "export",
   "report",
   "models",
@@ -27,8 +28,10 @@ Distil a big Flax model into a small one.
       where it runs in several processes
   evaluate REF ... [--teacher REF] [--data REF]
       KL to a teacher, perplexity, agreement, bits per byte of models
-  generate REF --prompt TEXT [--max-new-tokens N] [--temperature T]
-      continue a text
+  generate REF --prompt TEXT | --prompts FILE [--to FILE] [--temperature T]
+      continue a text as it is written, or each of many
+  speculate TARGET DRAFT ... --prompts FILE [--draft-tokens N]
+      how often a target accepts what drafts guess, and what that saves
   export RUN --to DIR [--format hf|gguf]
       write a student for transformers or llama.cpp
   report RUN ...

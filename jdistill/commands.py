@@ -140,59 +140,17 @@ def evaluate(argv: list[str]) -> int:
 
 
 def generate(argv: list[str]) -> int:
-  """`jdistill generate REF --prompt TEXT`"""
-  parser = argparse.ArgumentParser(
-    prog="jdistill generate", description="Continue a text."
-  )
-  parser.add_argument("model", metavar="REF")
-  parser.add_argument("--prompt", required=True, metavar="TEXT")
-  parser.add_argument(
-    "--chat", action="store_true", help="put the prompt in the chat template"
-  )
-  _add(parser, "--max-new-tokens", type=int, default=128, metavar="N")
-  parser.add_argument(
-    "--temperature", type=float, default=0.7, help="0: the likeliest token"
-  )
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument(
-    "--dtype", choices=("float32", "bfloat16"), default="float32"
-  )
-  args = parser.parse_args(argv)
-  import jax
+  """`jdistill generate REF --prompt TEXT | --prompts FILE`"""
+  from jdistill import generate_command
 
-  from jdistill import evaluate as evaluate_lib
-  from jdistill import pretrained, sampling, tokenizers
+  return generate_command.generate(argv)
 
-  _prepare()
-  found = pretrained.find(args.model, dtype=args.dtype)
-  tokenizer = tokenizers.load(found.location)
-  tokenizers.check_head(tokenizer, found.architecture.vocab_size)
-  prompt = evaluate_lib.encode_prompt(tokenizer, args.prompt, chat=args.chat)
-  written, shown = [], 0
 
-  def show(_, token: int) -> None:
-    nonlocal shown
-    written.append(token)
-    text = str(tokenizer.decode(written, skip_special_tokens=True))
-    if text.endswith("\ufffd"):  # half a character; the rest is coming
-      return
-    print(text[shown:], end="", flush=True)
-    shown = len(text)
+def speculate(argv: list[str]) -> int:
+  """`jdistill speculate TARGET DRAFT ... --prompts FILE`"""
+  from jdistill import speculate_command
 
-  if not args.chat:
-    print(args.prompt, end="", flush=True)
-  sampling.generate(
-    found.architecture,
-    found.params(dtype=args.dtype),
-    [prompt],
-    max_new_tokens=args.max_new_tokens,
-    temperature=args.temperature,
-    key=jax.random.key(args.seed),
-    eos_id=evaluate_lib.end_ids(tokenizer, found.location),
-    on_token=show,
-  )
-  print(str(tokenizer.decode(written, skip_special_tokens=True))[shown:])
-  return 0
+  return speculate_command.speculate(argv)
 
 
 def export(argv: list[str]) -> int:

@@ -263,26 +263,32 @@ def read_json(path: pathlib.Path) -> Any:
     raise types.UserError(f"{path}: not valid JSON: {error}") from error
 
 
-def encode_prompt(tokenizer: Any, text: str, *, chat: bool = False) -> Any:
+def encode_prompt(
+  tokenizer: Any,
+  prompt: str | Sequence[Mapping[str, Any]],
+  *,
+  chat: bool = False,
+) -> Any:
   """The ids of a prompt, int32 [n].
 
   Args:
     tokenizer: from `jdistill.tokenizers.load`.
-    text: plain text, or what the user says.
-    chat: puts it into the chat template, up to where the assistant answers.
+    prompt: plain text, or what the user says; or the turns of a chat.
+    chat: puts text into the chat template, up to where the assistant answers.
   """
-  if not chat:
-    [ids] = tokenizers.encode_documents(tokenizer, [text], add_eos=False)
+  if isinstance(prompt, str) and not chat:
+    [ids] = tokenizers.encode_documents(tokenizer, [prompt], add_eos=False)
   elif not tokenizer.chat_template:
     raise types.UserError(
       "the model's tokenizer has no chat template; leave out --chat"
+      if isinstance(prompt, str)
+      else "the model's tokenizer has no chat template for messages"
     )
   else:
-    rendered = tokenizer.apply_chat_template(
-      [{"role": "user", "content": text}],
-      tokenize=False,
-      add_generation_prompt=True,
-    )
+    turns = prompt
+    if isinstance(turns, str):
+      turns = [{"role": "user", "content": turns}]
+    rendered = tokenizers.render_prompt(tokenizer, turns)
     [ids] = tokenizers.encode_documents(
       tokenizer, [rendered], add_bos=False, add_eos=False
     )

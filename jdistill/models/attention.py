@@ -44,11 +44,55 @@ def packed_sight(
   return Sight(division.divided(allowed), division.divided(distance))
 
 
-def cached_sight(positions: Int[Array, "B T"], length: int) -> Sight:
-  """Causal over a cache, whose slots hold the position of their number."""
+def cached_sight(
+  positions: Int[Array, "B T"], length: int, *, ring: bool = False
+) -> Sight:
+  """Causal over a cache, whose slots hold the position of their number; in a
+  ring the newest position of which that is the rest by `length`."""
   slots = jnp.arange(length, dtype=positions.dtype)
   distance = positions[:, :, None] - slots[None, None, :]
-  return Sight(distance >= 0, distance)
+  if not ring:
+    return Sight(distance >= 0, distance)
+  distance = distance % length
+  return Sight(distance <= positions[:, :, None], distance)
+
+
+class Branches(NamedTuple):
+  """New tokens of texts that go on in several ways at once, as trees.
+
+  A cache holds the text in slots below `root`, each the position of its number,
+  and node m of the tree in slot `root + m`, at position `root + depths[m]`. The
+  root is node 0, of depth 0. A new token sees the text and, of the nodes, what
+  `seen` says: those on its way from the root, itself included.
+  """
+
+  nodes: jax.Array  # [B, T] which the new tokens are; negative: not written
+  root: jax.Array  # [B]
+  depths: jax.Array  # [B, M]
+  seen: jax.Array  # [B, T, M] bool
+
+  @property
+  def positions(self) -> Int[Array, "B T"]:
+    """Of the new tokens."""
+    depths = jnp.take_along_axis(self.depths, jnp.maximum(self.nodes, 0), 1)
+    return self.root[:, None] + depths
+
+  def placed(self, length: int) -> tuple[Int[Array, "B T"], Sight]:
+    """Where in a cache of `length` slots they go, and which they see."""
+    root = self.root[:, None]
+    slots = jnp.arange(length, dtype=root.dtype)[None]
+    node = slots - root  # [B, S]
+    known = (node >= 0) & (node < self.depths.shape[1])
+    node = jnp.clip(node, 0, self.depths.shape[1] - 1)
+    depth = jnp.take_along_axis(self.depths, node, 1)
+    places = jnp.where(known, root + depth, slots)
+    allowed = jnp.where(
+      known[:, None, :],
+      jnp.take_along_axis(self.seen, node[:, None, :], 2),
+      (slots < root)[:, None, :],
+    )  # [B, T, S]
+    sight = Sight(allowed, self.positions[:, :, None] - places[:, None, :])
+    return jnp.where(self.nodes < 0, length, root + self.nodes), sight
 
 
 def attend(
@@ -105,6 +149,74 @@ class LayerCache(NamedTuple):
     )
 
 
+class TokenCache(NamedTuple):
+  """The same for one token of each row at a time, laid out for `attend_one`.
+
+  With fewer slots than the text has positions it is a ring, see `cached_sight`.
+  """
+
+  k: jax.Array  # [B, N, Dh, R]
+  v: jax.Array  # [B, N, R, Dh]
+  slots: Any  # [B, 1] int32; out of range is not written
+
+  @classmethod
+  def holding(
+    cls,
+    k: Float[Array, "B S N Dh"],
+    v: Float[Array, "B S N Dh"],
+    lengths: Int[Array, " B"],
+    size: int,
+  ) -> "TokenCache":
+    """The last `size` of the S positions, of which `lengths` are there."""
+    if size < k.shape[1]:
+      last = lengths[:, None] - 1
+      slots = jnp.arange(size, dtype=lengths.dtype)[None]
+      # Those below 0 are in no query's sight.
+      places = jnp.maximum(last - (last - slots) % size, 0)
+      take = jax.vmap(lambda row, at: row[at])
+      k, v = take(k, places), take(v, places)
+    return cls(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3), None)
+
+  def write(self, k: jax.Array, v: jax.Array) -> "TokenCache":
+    at, drop = self.slots[:, 0], {"mode": "drop"}
+    new_k, new_v = k[:, 0].astype(self.k.dtype), v[:, 0].astype(self.v.dtype)
+    return TokenCache(
+      jax.vmap(lambda a, i, x: a.at[:, :, i].set(x, **drop))(self.k, at, new_k),
+      jax.vmap(lambda a, i, x: a.at[:, i].set(x, **drop))(self.v, at, new_v),
+      self.slots,
+    )
+
+
+def attend_one(
+  q: Float[Array, "B 1 H Dh"],
+  k: Float[Array, "B N Dh S"],
+  v: Float[Array, "B N S Dh"],
+  mask: Bool[Array, "B 1 S"],
+  *,
+  scale: float,
+  soft_cap: float | None,
+) -> tuple[Float[Array, "B 1 H Dh"], Float[Array, "B N 1 G S"]]:
+  """What `attend` does for one query of each row.
+
+  Plain sums of products, each along vectors that lie in memory as they are
+  read: XLA's CPU backend transposes the whole cache for a batched matmul.
+  """
+  wide = jnp.promote_types(q.dtype, jnp.float32)
+  heads = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])  # [B, N, G, Dh]
+  scores = _sum(heads[..., None], k[:, :, None], wide) * scale
+  if soft_cap is not None:
+    scores = soft_cap * jnp.tanh(scores / soft_cap)
+  lowest = jnp.finfo(scores.dtype).min
+  scores = jnp.where(mask[:, :, None], scores, lowest)  # [B, N, G, S]
+  probs = jax.nn.softmax(scores, axis=-1)
+  mixed = _sum(probs.astype(v.dtype)[..., None], v[:, :, None], wide)
+  return mixed.astype(v.dtype).reshape(q.shape), probs[:, :, None]
+
+
+def _sum(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
+  return (a.astype(dtype) * b.astype(dtype)).sum(axis=-2)
+
+
 class Attention(nnx.Module):
   """The attention branch of a layer, without its norms."""
 
@@ -148,10 +260,8 @@ class Attention(nnx.Module):
     cos: Float[Array, "B T F"],
     sin: Float[Array, "B T F"],
     mix: Mix,
-    cache: LayerCache | None = None,
-  ) -> tuple[
-    Float[Array, "B T D"], Float[Array, "B N T G S"] | None, LayerCache | None
-  ]:
+    cache: LayerCache | TokenCache | None = None,
+  ) -> tuple[Float[Array, "B T D"], Float[Array, "B N T G S"] | None, Any]:
     """The branch's output, its probabilities, and the cache written to.
 
     Without a cache, S = T and keys are the inputs' own.

@@ -19,16 +19,18 @@ A sparse segment's MLP is that of `jdistill.models.experts`.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jdistill import types
 from jdistill.models import division, features, low_rank, quantised, rope, stack
-from jdistill.models.attention import cached_sight, packed_sight
+from jdistill.models.attention import Branches, TokenCache, packed_sight
 from jdistill.models.base import Architecture
 from jdistill.models.layers import RMSNorm
 from jdistill.models.spec import DecoderSpec
@@ -78,8 +80,51 @@ class DecoderConfig(DecoderSpec, Architecture):
     return _abstract(self).axes
 
   def bind(self, params: types.PyTree) -> "Decoder":
-    """The model with these parameters."""
-    return nnx.merge(_abstract(self).graph, params)
+    """The model with these parameters, stacked or those of `unstacked`."""
+    apart = {n: params[n] for n in self.stacks if isinstance(params[n], tuple)}
+    first = {name: layers[0] for name, layers in apart.items()}
+    model = nnx.merge(_abstract(self).graph, {**params, **first})
+    if apart:
+      model.apart = nnx.data(apart)
+    return model
+
+  def unstacked(self, params: types.PyTree) -> types.PyTree:
+    """Copies of the stacked parameters, each layer's apart: a tuple of trees
+    in place of each of `stacks`.
+
+    For many small calls: a scan copies each layer out of the stack every time.
+    """
+    return {**params, **{name: _layers(params[name]) for name in self.stacks}}
+
+  def unstacked_cache(
+    self, cache: types.PyTree, lengths: Int[Array, " B"]
+  ) -> types.PyTree:
+    """The cache as a model with parameters of `unstacked` keeps it.
+
+    One token of each row may be read at a time from here on. A layer with a
+    window keeps so many positions and no more.
+
+    Args:
+      cache: of `init_cache` and later calls.
+      lengths: how many positions each row has read.
+    """
+
+    def turn(segment, k, v):
+      layers = [
+        TokenCache.holding(k, v, lengths, min(window or k.shape[1], k.shape[1]))
+        for k, v, window in zip(
+          _layers(k), _layers(v), segment.windows, strict=True
+        )
+      ]
+      return {
+        "k": tuple(layer.k for layer in layers),
+        "v": tuple(layer.v for layer in layers),
+      }
+
+    return {
+      f"segment_{n}": turn(segment, **cache[f"segment_{n}"])
+      for n, segment in enumerate(self.segments)
+    }
 
   def init_cache(
     self, batch: int, length: int, dtype: str = "float32"
@@ -95,6 +140,35 @@ class DecoderConfig(DecoderSpec, Architecture):
       f"segment_{n}": {name: empty(segment) for name in ("k", "v")}
       for n, segment in enumerate(self.segments)
     }
+
+  def moved(
+    self,
+    cache: types.PyTree,
+    source: Int[Array, "B M"],
+    target: Int[Array, "B M"],
+  ) -> types.PyTree:
+    """The cache with what is in slots `source` in slots `target` as well.
+
+    Targets out of range are left out.
+    """
+
+    def move(row, source, target):  # row [L, S, N, Dh]
+      return row.at[:, target].set(row[:, source], mode="drop")
+
+    each = jax.vmap(move, in_axes=(1, 0, 0), out_axes=1)
+    return jax.tree.map(lambda kept: each(kept, source, target), cache)
+
+
+def _layers(stacked: types.PyTree) -> tuple[types.PyTree, ...]:
+  """A tree for each entry of the leading axis."""
+  length = jax.tree.leaves(stacked)[0].shape[0]
+  return tuple(_layer(stacked, np.int32(i)) for i in range(length))
+
+
+@jax.jit
+def _layer(stacked: types.PyTree, index: jax.Array) -> types.PyTree:
+  # One program for all: a slice at a fixed place would compile for each.
+  return jax.tree.map(lambda a: a[index], stacked)
 
 
 class _Abstract(NamedTuple):
@@ -136,6 +210,8 @@ class Table(nnx.Module):
 class Decoder(nnx.Module):
   """A decoder with its parameters."""
 
+  apart: Any = MappingProxyType({})  # by segment: each layer's own
+
   def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
     self.config = config
     self.embedding = Table(config, rngs)
@@ -156,6 +232,7 @@ class Decoder(nnx.Module):
     view: types.Tokens,
     want: Sequence[str] = (),
     cache: types.PyTree | None = None,
+    branches: Branches | None = None,
   ) -> types.Outputs:
     """Hidden states after the final norm, ready for the head.
 
@@ -169,6 +246,8 @@ class Decoder(nnx.Module):
         own position, so each row is one document, continued call by call
         without gaps; padding is not written. Positions must be below the
         cache's length: what lies beyond is not kept.
+      branches: with a cache, where the tokens are in texts that branch, in
+        place of `positions[b]`.
     Returns: Outputs; with a cache, `updates["cache"]` is the cache after.
     Raises:
       UserError: for a feature that the model does not have.
@@ -183,13 +262,9 @@ class Decoder(nnx.Module):
       x = division.embedded(x)
     found = {"embed": x}
     angles = rope.angles(config.ropes, view.positions, config.head_dim)
-    slots = None
+    sight = None
     if cache is None:
       sight = packed_sight(view.positions, view.segment_ids)
-    else:
-      length = cache["segment_0"]["k"].shape[2]
-      sight = cached_sight(view.positions, length)
-      slots = jnp.where(view.segment_ids == 0, length, view.positions)
     after = {}
     for n, segment in enumerate(config.segments):
       name = f"segment_{n}"
@@ -203,9 +278,11 @@ class Decoder(nnx.Module):
         x,
         angles,
         sight,
+        view.positions,
         view.segment_ids,
         kept,
-        slots,
+        self.apart.get(name),
+        branches,
       )
       found |= inner
     hidden = self.norm(x)

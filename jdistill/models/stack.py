@@ -2,21 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """A segment of like layers, scanned so that depth costs no compile time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jdistill import types
 from jdistill.models import division, features, flash, grouped, host
 from jdistill.models.attention import (
   Attention,
+  Branches,
   LayerCache,
   Mix,
   Sight,
+  TokenCache,
   attend,
+  attend_one,
+  cached_sight,
 )
 from jdistill.models.experts import ROUTES, Experts
 from jdistill.models.layers import Mlp, RMSNorm
@@ -63,8 +69,8 @@ class Layer(nnx.Module):
     cos: Float[Array, "B T F"],
     sin: Float[Array, "B T F"],
     mix: Mix,
-    cache: LayerCache | None,
-  ) -> tuple[Float[Array, "B T D"], dict[str, Any], LayerCache | None]:
+    cache: LayerCache | TokenCache | None,
+  ) -> tuple[Float[Array, "B T D"], dict[str, Any], Any]:
     """The layer's output, its inner activations by kind, the cache."""
     values: dict[str, Any] = {"in": x}
     mixed, values["probs"], cache = self.attention(
@@ -93,10 +99,12 @@ def run(
   taps: features.Taps,
   x: Float[Array, "B T D"],
   angles: tuple[Float[Array, "R B T F"], Float[Array, "R B T F"]],
-  sight: Sight,
+  sight: Sight | None,
+  positions: Int[Array, "B T"],
   segment_ids: Int[Array, "B T"],
-  cache: Mapping[str, jax.Array] | None = None,
-  slots: jax.Array | None = None,
+  cache: Mapping[str, Any] | None = None,
+  apart: Sequence[types.PyTree] | None = None,
+  branches: Branches | None = None,
 ) -> tuple[Float[Array, "B T D"], dict[str, jax.Array], Any]:
   """Applies a segment.
 
@@ -107,10 +115,16 @@ def run(
     taps: which inner activations to keep.
     x: what goes in.
     angles: cosines and sines of each of the model's ropes.
-    sight: which keys a query may see, windows aside.
-    segment_ids: the same for the kernel, of which `sight` is not read.
+    sight: which inputs a query may see, windows aside; not needed with a cache.
+    positions: of the inputs, to be written to the cache.
+    segment_ids: the same for the kernel, of which `sight` is not read, and 0
+      for what is not written to the cache.
     cache: `k` and `v` [L, B, S, N, Dh], or None to attend to the inputs.
-    slots: [B, T] where in S the inputs are written.
+    apart: each layer's parameters in place of those of `layers`; `k` and `v`
+      of the cache are then tuples of what L `TokenCache`s hold. Depth costs
+      compile time, but nothing is copied out of a stack.
+    branches: where in a cache the inputs are in place of `positions`; not with
+      layers apart.
   Returns: what comes out, the features by name, the cache after.
   """
   graph, stacked = nnx.split(layers)
@@ -122,16 +136,29 @@ def run(
     kernels = flash.plan(spec, segment, x.shape[1], probs=probs)
 
   def apply(params, x, number, kept):
-    rope = number["rope"]
-    here = None if kept is None else LayerCache(kept[0], kept[1], slots)
-    mix = _mixer(spec, kernels, sight, segment_ids, number)
+    rope, seen, here = number["rope"], sight, None
+    if kept is not None:
+      form = LayerCache if apart is None else TokenCache
+      length = kept[0].shape[1 if apart is None else 3]
+      # A layer apart may keep its window only.
+      ring = apart is not None and int(number["window"]) == length
+      seen = cached_sight(positions, length, ring=ring)
+      slots = positions % length if ring else positions
+      slots = jnp.where(segment_ids == 0, length, slots)
+      if branches is not None:
+        assert apart is None, "a tree of tokens is read at once"
+        slots, seen = branches.placed(length)
+      here = form(kept[0], kept[1], slots)
+    assert seen is not None, "without a cache the inputs are seen"
+    how = attend_one if isinstance(here, TokenCache) else attend
+    mix = _mixer(spec, kernels, seen, segment_ids, number, how)
     x, values, here = nnx.merge(graph, params)(
       x, cos[rope], sin[rope], mix, here
     )
     kept = None if here is None else (here.k, here.v)
     return x, {kind: values[kind] for kind in kinds}, kept
 
-  if spec.remat != "none":
+  if spec.remat != "none" and cache is None:
     apply = jax.checkpoint(
       apply, policy=POLICIES[spec.remat], prevent_cse=False
     )
@@ -167,6 +194,8 @@ def run(
     params, number, kept = jax.tree.map(lambda a: a[0], stacks)
     return apply(host.fetched(params), x, number, kept)[1]
 
+  if apart is not None:
+    return _one_by_one(apply, taps, x, apart, numbers, kept)
   shapes = jax.eval_shape(first, stacked, numbers, kept)
   carry = (x, taps.buffers(shapes), kept)
   (x, buffers, kept), _ = jax.lax.scan(body, carry, (stacked, numbers))
@@ -174,18 +203,44 @@ def run(
   return x, taps.features(buffers), after
 
 
+def _one_by_one(
+  apply: Callable[..., Any],
+  taps: features.Taps,
+  x: Float[Array, "B T D"],
+  apart: Sequence[types.PyTree],
+  numbers: Mapping[str, Any],
+  kept: Any,
+) -> tuple[Float[Array, "B T D"], dict[str, jax.Array], Any]:
+  """What `run` does, layer after layer in place of a scan."""
+  found: dict[str, Any] = {kind: [] for kind in taps.layers}
+  after = []
+  for index, params in enumerate(apart):
+    number = jax.tree.map(lambda a, i=index: a[i], numbers)
+    own = None if kept is None else tuple(layers[index] for layers in kept)
+    x, values, own = apply(params, x, number, own)
+    after.append(own)
+    for kind, row in number["rows"].items():
+      if row < len(taps.layers[kind]):
+        found[kind].append(values[kind])
+  cache = None
+  if kept is not None:
+    cache = dict(zip(("k", "v"), zip(*after, strict=True), strict=True))
+  return x, taps.features(found), cache
+
+
 def _mixer(
   spec: DecoderSpec,
   kernels: flash.Plan | None,
   sight: Sight,
   segment_ids: jax.Array,
-  number: Mapping[str, jax.Array],
+  number: Mapping[str, Any],
+  how: Callable[..., tuple[jax.Array, jax.Array]],
 ) -> Mix:
   """What one layer computes attention with; `number` are its own."""
 
   def dense(q, k, v):
-    mask = sight.within(number["window"])
-    return attend(
+    mask = sight.within(jnp.asarray(number["window"]))
+    return how(
       q, k, v, mask, scale=spec.score_scale, soft_cap=spec.attention_soft_cap
     )
 

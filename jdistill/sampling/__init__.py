@@ -6,6 +6,8 @@
 on the host. What writes is a `memory.Memory`: `memory.of(model)`, or a mix.
 """
 
+from jdistill.sampling.generate import Answer as Answer
+from jdistill.sampling.generate import answers as answers
 from jdistill.sampling.generate import generate as generate
 from jdistill.sampling.memory import Memory as Memory
 from jdistill.sampling.mixes import Blend as Blend

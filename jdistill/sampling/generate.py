@@ -104,7 +104,7 @@ def generate(
     prompts,
     sampling,
     key=key,
-    ends=_ends(eos_id),
+    ends=ends_of(eos_id),
     row_ids=row_ids,
     on_token=on_token,
     stop=stop,
@@ -137,19 +137,12 @@ def answers(
   Raises: UserError for prompts or settings that cannot be used.
   """
   vocab_size = architecture.vocab_size
-  _check(prompts, vocab_size, sampling, key)
+  check(prompts, vocab_size, sampling, key)
   if tokenizer is None and (stop or on_text):
     raise types.UserError("generate: stop and on_text need tokenizer=")
   if not all(stop):
     raise types.UserError(f"generate: found an empty text in stop={stop!r}")
-  ids = np.arange(len(prompts)) if row_ids is None else np.asarray(row_ids)
-  if ids.shape != (len(prompts),):
-    raise types.UserError(
-      f"generate: found row_ids of shape {ids.shape}, expected one for each of"
-      f" {len(prompts)} prompts"
-    )
-  key = jax.random.key(0) if key is None else key
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(ids.astype(np.uint32))
+  keys = row_keys(key, row_ids, len(prompts))
   writer = Writer(
     memory.of(architecture),
     sampling.max_new_tokens,
@@ -157,17 +150,19 @@ def answers(
     tuple(map(int, ends)),
   )
   numbers = {k: jnp.float32(v) for k, v in sampling.numbers().items()}
-  arrays = (params, _laid_out(prompts), keys, numbers)
+  arrays = (laid_out(prompts), keys, numbers)
   rows = _Rows(len(prompts), stop, tokenizer, on_token, on_text)
   stride = sampling.max_new_tokens
   if on_token or on_text:
     stride = 1
   elif stop:
     stride = _STRIDE
-  limit, loop = stride, _begin(writer, *arrays)
+  limit, loop = stride, _begin(writer, params, *arrays)
+  if sampling.max_new_tokens > 1:
+    params = writer.memory.settled(params)
   while True:
     if limit > 1:
-      loop = _go(writer, *arrays, loop, jnp.int32(limit))
+      loop = _go(writer, params, *arrays, loop, jnp.int32(limit))
     alive = rows.take(loop)
     if limit >= sampling.max_new_tokens or not alive.any():
       return rows.answers(loop)
@@ -233,17 +228,19 @@ def _go(writer, params, prompts, keys, numbers, loop, limit) -> Loop:
 
 
 def _legible(loop: Loop) -> Loop:
-  """What the host reads is whole on every device of the mesh in context, so
-  that every process can."""
-  if jax.sharding.get_abstract_mesh().empty:
-    return loop
-  alive, written = jax.lax.with_sharding_constraint(
-    (loop.alive, loop.written), jax.sharding.PartitionSpec()
-  )
+  """With what the host reads where every process can."""
+  alive, written = whole((loop.alive, loop.written))
   return loop._replace(alive=alive, written=written)
 
 
-def _laid_out(prompts: Sequence[Sequence[int] | np.ndarray]) -> Prompts:
+def whole(tree: types.PyTree) -> types.PyTree:
+  """All of it on every device of the mesh in context, for every process."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, jax.sharding.PartitionSpec())
+
+
+def laid_out(prompts: Sequence[Sequence[int] | np.ndarray]) -> Prompts:
   """Prompts side by side, padded behind."""
   lengths = np.array([len(prompt) for prompt in prompts], np.int32)
   width = max(_SHORTEST, 1 << (int(lengths.max()) - 1).bit_length())
@@ -253,7 +250,21 @@ def _laid_out(prompts: Sequence[Sequence[int] | np.ndarray]) -> Prompts:
   return Prompts(tokens, lengths)
 
 
-def _ends(eos_id: int | Sequence[int] | None) -> tuple[int, ...]:
+def row_keys(
+  key: jax.Array | None, row_ids: Sequence[int] | np.ndarray | None, count: int
+) -> jax.Array:
+  """The PRNG key of each of `count` rows, which `row_ids` choose."""
+  ids = np.arange(count) if row_ids is None else np.asarray(row_ids)
+  if ids.shape != (count,):
+    raise types.UserError(
+      f"generate: found row_ids of shape {ids.shape}, expected one for each of"
+      f" {count} prompts"
+    )
+  key = jax.random.key(0) if key is None else key
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids.astype(np.uint32))
+
+
+def ends_of(eos_id: int | Sequence[int] | None) -> tuple[int, ...]:
   if eos_id is None:
     return ()
   if isinstance(eos_id, int | np.integer):
@@ -261,7 +272,7 @@ def _ends(eos_id: int | Sequence[int] | None) -> tuple[int, ...]:
   return tuple(int(end) for end in eos_id)
 
 
-def _check(prompts, vocab_size: int, sampling: Sampling, key) -> None:
+def check(prompts, vocab_size: int, sampling: Sampling, key) -> None:
   if not len(prompts):
     raise types.UserError("generate: found no prompts, expected at least one")
   for place, prompt in enumerate(prompts):

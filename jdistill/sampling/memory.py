@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from jdistill import types
 from jdistill.models import base
@@ -17,8 +18,11 @@ class Memory(Protocol):
   """How a model is asked for the next token's logits.
 
   `view` holds what is new in each row, in places `positions` of the row's
-  text; segment 0 is not there. `last` [B] is where in `view` the row's last
-  token is; the logits [B, V] are of what follows it.
+  text; segment 0 is not there. What was read in these places before, or is
+  remembered of places behind them, is forgotten. `last` [B] is where in `view`
+  the row's last token is; the logits [B, V] are of what follows it. `read_all`
+  hands out what the model says of every token of the view; `branches` are
+  of texts that branch, which only a cache can hold (`can_branch`).
   """
 
   def empty(
@@ -33,12 +37,31 @@ class Memory(Protocol):
     last: jax.Array,
   ) -> tuple[types.PyTree, jax.Array]: ...
 
+  def settled(self, params: types.PyTree) -> types.PyTree:
+    """The parameters in a form in which single tokens are read faster."""
+    ...
+
+  def settled_kept(
+    self, kept: types.PyTree, lengths: jax.Array
+  ) -> types.PyTree:
+    """What is kept, of `lengths` [B] tokens, in the form that goes with
+    `settled` parameters."""
+    ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Cached:
-  """The model's own cache, from `init_cache(batch, length, dtype)`."""
+  """The model's own cache, from `init_cache(batch, length, dtype)`.
+
+  Attributes:
+    architecture: the model's.
+    unstack: whether to keep a copy of the parameters in which each layer lies
+      apart; None: on a CPU, where reading layers out of a stack copies them at
+      every token.
+  """
 
   architecture: Any
+  unstack: bool | None = None
 
   def empty(self, params, batch, length):
     del params
@@ -46,8 +69,28 @@ class Cached:
     return self.architecture.init_cache(batch, length, dtype)
 
   def read(self, params, kept, view, last):
-    outputs = self.architecture.bind(params)(view, cache=kept)
-    return outputs.updates["cache"], _logits(outputs, last)
+    kept, outputs = self.read_all(params, kept, view)
+    return kept, _logits(outputs, last)
+
+  def read_all(self, params, kept, view, branches=None):
+    how = {} if branches is None else {"branches": branches}
+    outputs = self.architecture.bind(params)(view, cache=kept, **how)
+    return outputs.updates["cache"], outputs
+
+  def settled(self, params):
+    return self.architecture.unstacked(params) if self._apart else params
+
+  def settled_kept(self, kept, lengths):
+    if not self._apart:
+      return kept
+    return self.architecture.unstacked_cache(kept, lengths)
+
+  @property
+  def _apart(self) -> bool:
+    if self.unstack is not None or not hasattr(self.architecture, "unstacked"):
+      return bool(self.unstack)
+    platform = types.target_platform() or jax.default_backend()
+    return platform == "cpu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +107,19 @@ class WholeText:
     }
 
   def read(self, params, kept, view, last):
+    kept, outputs = self.read_all(params, kept, view)
+    return kept, _logits(outputs, last)
+
+  def read_all(self, params, kept, view, branches=None):
+    assert branches is None, "a text does not branch"
     # Tokens that are not there are written out of range, which drops them.
     width = kept["tokens"].shape[1]
     places = jnp.where(view.segment_ids > 0, view.positions, width)
     put = jax.vmap(lambda row, at, new: row.at[at].set(new, mode="drop"))
     tokens = put(kept["tokens"], places, view.tokens)
-    length = kept["length"] + (view.segment_ids > 0).sum(axis=1)
+    there = view.segment_ids > 0
+    length = jnp.where(there, view.positions + 1, 0).max(axis=1)
+    length = jnp.where(there.any(axis=1), length, kept["length"])
     places = jnp.arange(width, dtype=jnp.int32)[None]
     inside = (places < length[:, None]).astype(jnp.int32)
     whole = types.Tokens(
@@ -80,14 +130,43 @@ class WholeText:
       segment_ids=inside,
     )
     outputs = self.architecture.bind(params)(whole)
-    return {"tokens": tokens, "length": length}, _logits(outputs, length - 1)
+    return {"tokens": tokens, "length": length}, outputs.at(view.positions)
+
+  def settled(self, params):
+    return params
+
+  def settled_kept(self, kept, lengths):
+    del lengths
+    return kept
 
 
-def of(architecture: base.Architecture) -> Memory:
+def of(architecture: base.Architecture) -> Cached | WholeText:
   """The model's cache if it has one, else the text."""
   if hasattr(architecture, "init_cache"):
     return Cached(architecture)
   return WholeText(architecture)
+
+
+def can_branch(architecture: base.Architecture) -> bool:
+  """Whether its memory holds texts that go on in several ways at once."""
+  return hasattr(architecture, "init_cache") and hasattr(architecture, "moved")
+
+
+def moved(
+  architecture: Any,
+  kept: types.PyTree,
+  root: Int[Array, " B"],
+  source: Int[Array, "B M"],
+  target: Int[Array, "B M"],
+) -> types.PyTree:
+  """A memory that can branch, its nodes `source` where nodes `target` were.
+
+  Targets that are negative are left out.
+  """
+  nowhere = jnp.iinfo(jnp.int32).max
+  put = jnp.where(target < 0, nowhere, root[:, None] + target)
+  taken = root[:, None] + jnp.maximum(source, 0)
+  return architecture.moved(kept, taken, put)
 
 
 def _logits(outputs: types.Outputs, last: jax.Array) -> jax.Array:

@@ -46,7 +46,13 @@ class Blend:
       )
 
   def empty(self, params, batch, length):
-    return _empty(self.memories, params, batch, length)
+    return _each(self.memories, "empty", params, batch=batch, length=length)
+
+  def settled(self, params):
+    return _each(self.memories, "settled", params)
+
+  def settled_kept(self, kept, lengths):
+    return _each(self.memories, "settled_kept", kept, lengths=lengths)
 
   def read(self, params, kept, view, last):
     kept, log_probs = _ask(self.memories, params, kept, view, last)
@@ -84,7 +90,13 @@ class Interleaved:
     return self.student, self.teacher
 
   def empty(self, params, batch, length):
-    return _empty(self.memories, params, batch, length)
+    return _each(self.memories, "empty", params, batch=batch, length=length)
+
+  def settled(self, params):
+    return _each(self.memories, "settled", params)
+
+  def settled_kept(self, kept, lengths):
+    return _each(self.memories, "settled_kept", kept, lengths=lengths)
 
   def read(self, params, kept, view, last):
     kept, (student, teacher) = _ask(self.memories, params, kept, view, last)
@@ -95,9 +107,12 @@ class Interleaved:
     return kept, jnp.logaddexp(accepted, replaced)
 
 
-def _empty(memories: Sequence[Memory], params: Any, batch: int, length: int):
-  pairs = zip(memories, params, strict=True)
-  return tuple(memory.empty(own, batch, length) for memory, own in pairs)
+def _each(
+  memories: Sequence[Memory], method: str, trees: Any, **others: Any
+) -> tuple:
+  """Calls a method of each with its own tree."""
+  pairs = zip(memories, trees, strict=True)
+  return tuple(getattr(m, method)(tree, **others) for m, tree in pairs)
 
 
 def _ask(

@@ -76,6 +76,9 @@ def write(
   numbers = sampling.numbers()
   loop = writer.begin(params, prompts, keys, numbers)
   limit = sampling.max_new_tokens
+  if limit == 1:
+    return loop.written
+  params = memory.settled(params)
   return writer.go(params, prompts, keys, numbers, loop, limit).written
 
 
@@ -106,17 +109,9 @@ class Writer:
     numbers: Mapping[str, types.Scalar],
   ) -> Loop:
     """Reads the prompts and writes the first token."""
-    tokens, lengths = map(division.rows, (prompts.tokens, prompts.lengths))
-    batch, width = tokens.shape
-    places = jnp.arange(width, dtype=jnp.int32)[None]
-    inside = (places < lengths[:, None]).astype(jnp.int32)
-    view = types.Tokens(
-      tokens=tokens * inside,
-      targets=jnp.zeros_like(tokens),
-      mask=inside.astype(jnp.float32),
-      positions=places * inside,
-      segment_ids=inside,
-    )
+    view = view_of(prompts)
+    lengths = division.rows(jnp.asarray(prompts.lengths))
+    batch, width = view.tokens.shape
     kept = self.memory.empty(params, batch, width + self.max_new_tokens)
     last = jnp.maximum(lengths - 1, 0)
     kept, logits = self.memory.read(params, kept, view, last)
@@ -124,7 +119,7 @@ class Writer:
     if "repetition_penalty" in numbers:
       seen = _seen(view, logits.shape[-1])
     loop = Loop(
-      kept=kept,
+      kept=self.memory.settled_kept(kept, lengths),
       seen=seen,
       alive=lengths > 0,
       step=jnp.int32(0),
@@ -141,8 +136,9 @@ class Writer:
     loop: Loop,
     limit: types.Scalar,
   ) -> Loop:
-    """Writes until `limit` tokens are there or no row goes on."""
-    lengths = division.rows(prompts.lengths)
+    """Writes until `limit` tokens are there or no row goes on; wants
+    `memory.settled` parameters."""
+    lengths = division.rows(jnp.asarray(prompts.lengths))
 
     def more(loop):
       return (loop.step < limit) & loop.alive.any()
@@ -198,6 +194,21 @@ class Writer:
       ids = jax.lax.broadcasted_iota(jnp.int32, seen.shape, 1)
       seen |= ids == picked.tokens[:, None]
     return Loop(loop.kept, seen, alive & ~ended, loop.step + 1, written)
+
+
+def view_of(prompts: Prompts) -> types.Tokens:
+  """The prompts as what a model reads."""
+  tokens = division.rows(jnp.asarray(prompts.tokens))
+  lengths = division.rows(jnp.asarray(prompts.lengths))
+  places = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+  inside = (places < lengths[:, None]).astype(jnp.int32)
+  return types.Tokens(
+    tokens=tokens * inside,
+    targets=jnp.zeros_like(tokens),
+    mask=inside.astype(jnp.float32),
+    positions=places * inside,
+    segment_ids=inside,
+  )
 
 
 def _nothing(batch: int, length: int) -> Written:

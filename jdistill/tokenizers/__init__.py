@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizers and chat templates, from wherever a model comes; no torch."""
 
-from jdistill.tokenizers.chat import render_chat
+from jdistill.tokenizers.chat import render_chat, render_prompt
 from jdistill.tokenizers.documents import (
   adds_bos,
   adds_eos,
@@ -27,6 +27,7 @@ __all__ = [
   "load",
   "num_bytes",
   "render_chat",
+  "render_prompt",
   "same_vocabulary",
   "save",
   "token_bytes",

@@ -39,11 +39,7 @@ def render_chat(
     UserError: there is no template or no assistant's turn, the template fails,
       or what it writes for a turn changes with later ones.
   """
-  if not tokenizer.chat_template:
-    raise UserError(
-      f"tokenizer {tokenizer.name_or_path or '(unnamed)'} has no chat template;"
-      " use the tokenizer of an instruction-tuned model"
-    )
+  _check_template(tokenizer)
   answers = _answers(messages)
   text = _render(tokenizer, messages, prompt=False)
   cuts = [0]
@@ -68,6 +64,29 @@ def render_chat(
     np.concatenate([np.array(ids, np.int32) for ids in pieces]),
     np.concatenate(masks).astype(np.uint8),
   )
+
+
+def render_prompt(
+  tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Mapping[str, Any]]
+) -> str:
+  """A chat's text up to where the assistant answers, special tokens included.
+
+  Args:
+    tokenizer: from `load`, with a chat template.
+    messages: turns, each with `role` and `content`.
+  Raises:
+    UserError: there is no template, or it fails.
+  """
+  _check_template(tokenizer)
+  return _render(tokenizer, messages, prompt=True)
+
+
+def _check_template(tokenizer: "PreTrainedTokenizerFast") -> None:
+  if not tokenizer.chat_template:
+    raise UserError(
+      f"tokenizer {tokenizer.name_or_path or '(unnamed)'} has no chat template;"
+      " use the tokenizer of an instruction-tuned model"
+    )
 
 
 def _answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:

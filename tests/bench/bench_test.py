@@ -130,6 +130,19 @@ def test_checkpoint():
   assert line["checkpoint_mib"] > 0
 
 
+def test_sample():
+  line = bench(
+    "sample",
+    "--model tiny --batch 1 3 --prompt 8 --new 4 --rounds 2 --memory-mib 8",
+  )
+  assert set(line["arms"]) == {"jdistill_1", "jdistill_3"}
+  for arm in line["arms"].values():
+    has(arm, "prefill_s", "decode_s", "token_ms", "tokens_per_s", "compile_s")
+    has(arm, "weights_gb_per_s", "share_of_memory", "peak_rss_mib")
+  for reader in ("matvec", "sum", "numpy"):
+    has(line["memory"][reader], "gb_per_s")
+
+
 def test_compile():
   line = bench("compile", f"{MODELS} --depths 1 2")
   arms = line["arms"]

@@ -272,6 +272,15 @@ def test_features_fit_together():
 SOME = ("layers/3/out", "attn/1/probs", "layers/1/mlp", "layers/4/out")
 
 
+def test_layers_apart_compute_the_same():
+  params = params_of(MIXED)
+  view = make_view(random_ids((2, 12)))
+  run = runner(MIXED, SOME)
+  expected = run(params, view)
+  found = run(MIXED.unstacked(params), view)
+  chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=0)
+
+
 @functools.cache
 def features_and_gradients(remat):
   config = dataclasses.replace(MIXED, remat=remat)

@@ -14,7 +14,7 @@ from jdistill.beds.markov import MarkovChain
 from jdistill.models.decoder import DecoderConfig
 from jdistill.models.rope import Rope
 from jdistill.models.spec import Mixture, Segment
-from jdistill.sampling import generate, memory
+from jdistill.sampling import Sampling, answers, generate, memory
 
 LM = DecoderConfig(
   vocab_size=23,
@@ -28,6 +28,14 @@ LM = DecoderConfig(
 )
 CHAIN = MarkovChain(vocab_size=6, order=2, concentration=1.0)
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2], [6], [5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]]
+
+
+class Letters:
+  """A tokenizer of 23 letters."""
+
+  def decode(self, ids, skip_special_tokens):
+    assert skip_special_tokens
+    return "".join(chr(97 + int(i)) for i in ids)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +233,9 @@ def test_experts_generate_divided_and_whole(context):
     ({"temperature": 1.0}, "needs key="),
     ({"top_k": 24}, "top_k=24, expected 1 to 23"),
     ({"row_ids": [1, 2]}, "row_ids"),
+    ({"top_p": 0.0}, "top_p=0.0"),
+    ({"stop": ["x"]}, "need tokenizer="),
+    ({"stop": ["x", ""], "tokenizer": Letters()}, "empty text"),
   ],
 )
 def test_faults_are_named(change, message, params):
@@ -232,3 +243,50 @@ def test_faults_are_named(change, message, params):
   settings |= change
   with pytest.raises(types.UserError, match=message):
     generate(LM, params, settings.pop("prompts"), **settings)
+
+
+def test_stop_strings_cut_rows_apart(params):
+  free = greedy(LM, params, PROMPTS, max_new_tokens=20)
+  texts = [Letters().decode(text, skip_special_tokens=True) for text in free]
+  stops = (texts[0][3:5], texts[2][17:19])
+  cut = greedy(
+    LM, params, PROMPTS, max_new_tokens=20, stop=stops, tokenizer=Letters()
+  )
+  for text, tokens, whole in zip(texts, cut, free, strict=True):
+    found = [text.index(stop) for stop in stops if stop in text]
+    end = min(found, default=len(text))
+    said = Letters().decode(tokens, skip_special_tokens=True)
+    assert said == text[:end]
+    np.testing.assert_array_equal(tokens, whole[: len(tokens)])
+  assert len(cut[0]) <= 3
+
+
+def test_answers_say_how_they_ended_and_how_likely_they_were(params):
+  free = greedy(LM, params, PROMPTS, max_new_tokens=12)
+  stop = Letters().decode(free[0][2:4], skip_special_tokens=True)
+  pieces = ["", "", ""]
+
+  def show(row, piece):
+    pieces[row] += piece
+
+  found = answers(
+    LM,
+    params,
+    PROMPTS,
+    Sampling(12, temperature=0.0),
+    ends=[int(free[2][1])],
+    stop=[stop],
+    tokenizer=Letters(),
+    on_text=show,
+  )
+  assert found[0].finish == "stop"
+  assert found[2].finish == "end"
+  for answer, piece in zip(found, pieces, strict=True):
+    assert piece == answer.text
+    assert answer.log_probs.shape == answer.tokens.shape
+  tokens = jnp.asarray([PROMPTS[2]])
+  places = jnp.arange(tokens.shape[1])[None]
+  view = types.Tokens(tokens, tokens, places * 0.0, places, places * 0 + 1)
+  logits = jax.jit(lambda p: LM.bind(p)(view).logits[0, -1])(params)
+  expected = jax.nn.log_softmax(logits)[found[2].tokens[0]]
+  assert abs(found[2].log_probs[0] - expected) < 1e-4

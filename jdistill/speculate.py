@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Drafts for speculative decoding, from references: what each is worth."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jdistill import completions, evaluate, pretrained, tokenizers, types
+from jdistill.config import Dtype
+from jdistill.sampling import speculative
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How drafts are measured; see `speculative.measure`.
+
+  Attributes:
+    draft_tokens: guesses in a row for each pass of the target.
+    children: a tree instead: how many guesses hang from a token at each depth.
+    max_new_tokens: of each text.
+    temperature: 0 for greedy decoding.
+    top_k: draws among so many likeliest tokens only.
+    top_p: draws among the likeliest tokens of this share only.
+    lenience: below 1 it is no longer the target's distribution.
+    batch_size: prompts continued at once.
+    repeats: timed turns; 0 measures acceptance alone.
+    max_prompts: stops after so many.
+    chat: puts prompts into the chat template.
+    seed: of the draws.
+    dtype: of weights and computation.
+  """
+
+  draft_tokens: int = 4
+  children: tuple[int, ...] = ()
+  max_new_tokens: int = 64
+  temperature: float = 0.0
+  top_k: int | None = None
+  top_p: float | None = None
+  lenience: float = 1.0
+  batch_size: int = 1
+  repeats: int = 3
+  max_prompts: int | None = None
+  chat: bool = False
+  seed: int = 0
+  dtype: Dtype = "float32"
+
+
+def speculate(
+  target: str,
+  drafts: Sequence[str],
+  prompts: Sequence[completions.Prompt],
+  options: Options | None = None,
+) -> list[dict[str, Any]]:
+  """Measures drafts on the same prompts of the same target.
+
+  Args:
+    target: a model reference.
+    drafts: model references.
+    prompts: `completions.read` of a file that neither has learned from.
+    options: see `Options`.
+  Returns: a row for each draft: `target`, `draft`, and what
+    `speculative.Measured.to_json` says.
+  Raises: UserError for references that cannot be read and for drafts of
+    another vocabulary.
+  """
+  options = options or Options()
+  found = pretrained.find(target, dtype=options.dtype)
+  tokenizer = tokenizers.load(found.location)
+  tokenizers.check_head(tokenizer, found.architecture.vocab_size)
+  ids = [
+    prompt.encode(tokenizer, chat=options.chat)
+    for prompt in prompts[: options.max_prompts]
+  ]
+  params = found.params(dtype=options.dtype)
+  tree = None
+  if options.children:
+    tree = speculative.Tree.branching(options.children)
+  rows = []
+  for ref in drafts:
+    draft, draft_params = load_draft(ref, found, tokenizer, options.dtype)
+    measured = speculative.measure(
+      found.architecture,
+      draft,
+      params,
+      draft_params,
+      ids,
+      max_new_tokens=options.max_new_tokens,
+      draft_tokens=options.draft_tokens,
+      tree=tree,
+      temperature=options.temperature,
+      top_k=options.top_k,
+      top_p=options.top_p,
+      lenience=options.lenience,
+      key=jax.random.key(options.seed),
+      eos_id=evaluate.end_ids(tokenizer, found.location),
+      batch_size=options.batch_size,
+      repeats=options.repeats,
+    )
+    rows.append({"target": target, "draft": ref} | measured.to_json())
+  return rows
+
+
+def load_draft(
+  ref: str, target: pretrained.Found, tokenizer: Any, dtype: str
+) -> tuple[speculative.ModelDraft, types.PyTree]:
+  """A model as draft of another, and its parameters.
+
+  Raises: UserError if its ids do not mean what the target's do.
+  """
+  found = pretrained.find(ref, dtype=dtype)
+  if found.location.has_tokenizer:
+    difference = tokenizers.vocabulary_difference(
+      tokenizer, tokenizers.load(found.location)
+    )
+    if difference:
+      raise types.UserError(
+        f"the draft {ref} and its target {target.ref} have different"
+        f" vocabularies: {difference}; a draft must guess the target's tokens"
+      )
+  draft = speculative.ModelDraft(found.architecture)
+  return draft, found.params(dtype=dtype)
+
+
+def table(rows: Sequence[dict[str, Any]]):
+  """The rows as a rich table."""
+  from rich.table import Table
+
+  found = Table()
+  for title in (
+    "draft",
+    "acceptance",
+    "1 - TVD",
+    "tokens / pass",
+    "speed-up",
+    "predicted",
+    "draft / target pass",
+    "block / token pass",
+    "tokens",
+  ):
+    found.add_column(title, justify="left" if title == "draft" else "right")
+  for row in rows:
+    timing = row["timing"] or {"costs": {}}
+    costs = timing["costs"]
+    values = (
+      row["rate"],
+      row["expected_rate"],
+      row["tokens_per_pass"],
+      timing.get("speedup"),
+      timing.get("predicted"),
+      costs.get("draft_ratio"),
+      costs.get("block_ratio"),
+    )
+    shown = ("-" if v is None else f"{v:.3f}" for v in values)
+    found.add_row(row["draft"], *shown, f"{row['tokens']:,}")
+  return found
