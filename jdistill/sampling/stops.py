@@ -53,7 +53,7 @@ class Text:
     """
     end = len(self.text)
     if not (last or self.stopped):
-      end = min(self._whole(), self._before_stop())
+      end = self._before_stop(self._whole())
     fresh = self.text[self._shown : end]
     self._shown = max(self._shown, end)
     return fresh
@@ -66,12 +66,13 @@ class Text:
     """Where a character begins whose other bytes are still to come."""
     return len(self.text.rstrip(_BROKEN))
 
-  def _before_stop(self) -> int:
-    """Where a stop string begins that later tokens may complete."""
+  def _before_stop(self, end: int) -> int:
+    """Where, before `end`, a stop string begins that may become complete."""
+    text = self.text[:end]
     starts = [
-      len(self.text) - size
+      end - size
       for stop in self._stop
       for size in range(1, len(stop))
-      if self.text.endswith(stop[:size])
+      if text.endswith(stop[:size])
     ]
-    return min(starts, default=len(self.text))
+    return min(starts, default=end)
