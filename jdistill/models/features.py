@@ -12,6 +12,7 @@ have experts, `router/N/probs` [B, T, E] and the numbers of those that are taken
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +111,8 @@ class Taps:
       for kind, layers in self.layers.items()
     }
 
-  def features(self, buffers: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The filled buffers, by public name."""
+  def features(self, buffers: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The filled buffers, or lists of what would be in them, by public name."""
     named = {}
     for kind, layers in self.layers.items():
       for row, layer in enumerate(layers):
