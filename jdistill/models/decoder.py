@@ -29,7 +29,15 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jdistill import types
-from jdistill.models import division, features, low_rank, quantised, rope, stack
+from jdistill.models import (
+  division,
+  features,
+  host,
+  low_rank,
+  quantised,
+  rope,
+  stack,
+)
 from jdistill.models.attention import Branches, TokenCache, packed_sight
 from jdistill.models.base import Architecture
 from jdistill.models.layers import RMSNorm
@@ -94,7 +102,8 @@ class DecoderConfig(DecoderSpec, Architecture):
 
     For many small calls: a scan copies each layer out of the stack every time.
     """
-    return {**params, **{name: _layers(params[name]) for name in self.stacks}}
+    stacks = {name: host.fetched(params[name]) for name in self.stacks}
+    return {**params, **{name: _layers(tree) for name, tree in stacks.items()}}
 
   def unstacked_cache(
     self, cache: types.PyTree, lengths: Int[Array, " B"]
