@@ -21,6 +21,7 @@ from jdistill import (
   pretrained,
   rollout,
   run_checks,
+  run_rollout,
   schedules,
   sharding,
   step,
@@ -183,12 +184,7 @@ def build(
   method = config.method
   teachers = {k: f.architecture for k, f in models.teachers.items()}
   prompts = batch
-  if config.rollout is not None:
-    batch = jax.eval_shape(config.rollout.blank, batch)
-  written = batch
-  if config.reward is not None:
-    reward = jax.ShapeDtypeStruct(batch.example_id.shape, jnp.float32)
-    batch = dataclasses.replace(batch, data={**batch.data, "reward": reward})
+  written, batch = run_rollout.shapes(config, prompts)
   run_checks.check_batch(method, batch)
 
   key = jax.random.key(0)
@@ -259,7 +255,7 @@ def build(
     train_step = apart.Step(train_step, parts, training=True)
     judge = {name: part for name, part in parts.items() if name == first}
     eval_step = apart.Step(eval_step, judge, training=False)
-  writing = _Writing(config, models, parts, ends, mesh)
+  writing = run_rollout.Rollouts(config, models, parts, ends, mesh)
   teacher_pens = {k: p for k, p in teacher_places.items() if k not in parts}
   return Run(
     config=config,
@@ -333,64 +329,6 @@ def _judge(
     return eval_step(student, own, batch, {k: teachers[k] for k in others})
 
   return judge
-
-
-@dataclasses.dataclass(frozen=True)
-class _Writing:
-  """How the writers of a run are made."""
-
-  config: config_lib.Config
-  models: Models
-  parts: Mapping[str, apart.Part]
-  ends: tuple[int, ...]
-  mesh: sharding.AnyMesh
-
-  def by(self, writer: rollout.Writer) -> rollout.Write:
-    teachers = self.models.teachers.items()
-    pens = {k: f.architecture for k, f in teachers if k not in self.parts}
-    return rollout.make_rollout(
-      writer,
-      self.models.student,
-      pens,
-      ends=self.ends,
-      seed=self.config.seed,
-      place=self.place,
-    )
-
-  def in_training(self, state, teachers, prompts, written) -> Any:
-    """The jitted `write` of the rollout, for state and teachers that lie so and
-    for batches of these shapes; None without a rollout."""
-    if self.config.rollout is None:
-      return None
-    kept, whole = state.extra[rollout.KEY], sharding.replicated(self.mesh)
-    given, rows = (sharding.of_batch(b, self.mesh) for b in (prompts, written))
-    return jax.jit(
-      self.by(self.config.rollout),
-      in_shardings=(state.params["student"], kept, whole, teachers, given),
-      out_shardings=(rows, kept, whole),
-      donate_argnums=1,
-    )
-
-  def in_evaluations(self, student, teachers) -> dict[str, Any]:
-    """The same for evaluations, whose batches have shapes of their own."""
-    return {
-      name: jax.jit(
-        rollout.for_evaluation(writer, self.by(writer)),
-        in_shardings=(student, teachers, None),
-      )
-      for name, writer in self.config.eval_rollouts.items()
-    }
-
-  def place(self, params: types.PyTree) -> types.PyTree:
-    """The student's parameters where they lie while it writes."""
-    if not self.config.rollout_rules:
-      return params
-    student = self.models.student
-    own = {**rules(self.config), **self.config.rollout_rules}
-    places = sharding.param_shardings(
-      student.axes(), student.shapes(), self.mesh, own
-    )
-    return jax.lax.with_sharding_constraint(params, places)
 
 
 def to_batch(arrays: Mapping[str, Any], repeat: int = 1) -> types.Batch:

@@ -45,6 +45,15 @@ def check(
     _check_ids(name, spec, models)
   if needs.same_vocabulary and not config.data.needs_tokenizer:
     _check_classes(models)
+  if config.reward is not None and config.rollout is None:
+    raise types.UserError(
+      "reward: nobody writes answers that could be judged; give the run a "
+      "rollout, if only rollout.Dataset()"
+    )
+  if config.group_size < 1:
+    raise types.UserError(
+      f"group_size is {config.group_size}; expected at least 1"
+    )
   if config.rollout is not None:
     _check_rollout(config, "rollout", config.rollout, config.data, models, mesh)
     sharding.check_rules(

@@ -54,6 +54,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("pretrained",), (ABOVE,)),
   (("apart",), (ABOVE,)),  # teachers on devices of their own
   (("run_models",), (ABOVE,)),
+  (("run_rollout",), (ABOVE,)),
   (("run", "run_checks"), (ABOVE, "run", "run_checks")),
   (("placement",), (ABOVE,)),
   (("synth",), (ABOVE,)),
