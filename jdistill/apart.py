@@ -275,7 +275,7 @@ class Part:
     places = sharding.of_batch(batch, self.mesh).views
     with sharding.in_context(self.mesh):
       return self.train_program.trace(
-        self.shapes, _placed(views, {k: places[k] for k in views})
+        self.shapes, sharding.placed(views, {k: places[k] for k in views})
       )
 
   def said(self, batch: types.Batch) -> dict[str, types.Outputs]:
@@ -283,7 +283,7 @@ class Part:
     views = {k: batch[k] for k in self.views}
     with sharding.in_context(self.mesh):
       found = jax.eval_shape(self.train_program, self.shapes, views)
-    return _placed(found, sharding.of_said(found, views, self.home))
+    return sharding.placed(found, sharding.of_said(found, views, self.home))
 
   def hear(
     self, program: Any, params: types.PyTree, views: Mapping[str, types.View]
@@ -303,14 +303,6 @@ def heard(batch: types.Batch, parts: Mapping[str, Part]) -> types.Batch:
   """Shapes of a batch with what these teachers say of it in a train step."""
   said = {name: part.said(batch) for name, part in parts.items()}
   return dataclasses.replace(batch, said=said)
-
-
-def _placed(shapes: types.PyTree, places: types.PyTree) -> types.PyTree:
-  return jax.tree.map(
-    lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
-    shapes,
-    places,
-  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,13 +75,17 @@ class Run:
     return self.mesh if part is None else part.mesh
 
   def teacher_shapes(self) -> types.PyTree:
-    """The teachers' weights as they are stored."""
-    return {
-      name: pretrained.stored_shapes(
-        found.architecture, self.config.teachers[name].stored
-      )
-      for name, found in self.models.teachers.items()
-    }
+    """The teachers' weights as they are stored, and in which memory.
+
+    Programs traced from shapes alone would not know what waits on the hosts.
+    """
+    found = {}
+    for name, teacher in self.models.teachers.items():
+      own = self.config.teachers[name]
+      found[name] = pretrained.stored_shapes(teacher.architecture, own.stored)
+      if own.place == "host":
+        found[name] = sharding.placed(found[name], self.teacher_shardings[name])
+    return found
 
   def uneven(self) -> dict[str, list[sharding.Uneven]]:
     """What the rules of each model do not divide, by `student` or teacher."""

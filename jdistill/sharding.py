@@ -327,6 +327,15 @@ def param_shardings(
   )
 
 
+def placed(shapes: types.PyTree, places: types.PyTree) -> types.PyTree:
+  """Shapes with the shardings that their arrays have."""
+  return jax.tree.map(
+    lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+    shapes,
+    places,
+  )
+
+
 def replicated(mesh: AnyMesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 

@@ -91,6 +91,20 @@ def test_gpus_of_a_run_that_writes():
   assert made.mesh["fsdp"] == 2
 
 
+@needs_libtpu
+@pytest.mark.slow
+def test_a_plan_of_layers_that_wait_on_the_host():
+  """They are no arguments of the device, and nothing is computed there."""
+  flags = ["--teachers.teacher.place", "host"]
+  near, far = (
+    plan_lib.plan(nano(*f), plan_lib.parse("v5e:2x2")) for f in ([], flags)
+  )
+  teacher = nano().teachers["teacher"].architecture.shapes()
+  layers = 2 * num_params(teacher["segment_0"]) // 4
+  gone = near.memory.arguments - far.memory.arguments
+  assert gone >= 0.9 * layers
+
+
 def test_a_plan_of_gpus_goes_as_far_as_lowering(tmp_path):
   path = tmp_path / "plan.json"
   words = f"plan {NANO} --topology gpu:4 --json {path}"
