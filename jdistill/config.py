@@ -35,8 +35,8 @@ class Teacher:
   The reference "student" is the student as it is at each step, and "ema" the
   average of its weights that `Config.ema` keeps: self-distillation.
   `rules` are this teacher's own, over those of the config. `place="host"` keeps
-  a decoder's layers in the memory of the hosts, divided as they would be on the
-  devices, to which one layer at a time is moved.
+  the matrices of a decoder's layers in the memory of the hosts, divided as they
+  would be on the devices, to which those of one layer at a time are moved.
 
   With a `mesh`, such as `MeshShape(1, 4)`, the teacher has devices of its own,
   as many as its sizes multiply to, and the config's `mesh` divides the others.

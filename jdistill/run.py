@@ -383,10 +383,10 @@ def _places_of(
   )
   if config.teachers[name].place == "host":
     decoder: Any = architecture
-    layers = {key: places[key] for key in decoder.stacks}
-    places |= jax.tree.map(
-      lambda place: place.with_memory_kind(host.MEMORY), layers
-    )
+    places |= {
+      key: jax.tree.map(host.place, places[key], shapes[key])
+      for key in decoder.stacks
+    }
   return places
 
 

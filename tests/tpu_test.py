@@ -187,7 +187,8 @@ def test_a_teacher_may_wait_on_the_host():
   _, near = compiled(mesh, "auto")
   _, far = compiled(mesh, "auto", "host")
   layers = TEACHER.shapes()["segment_0"]
-  kept = 2 * sum(x.size for x in jax.tree.leaves(layers)) // 16
+  kernels = [x for x in jax.tree.leaves(layers) if x.ndim > 2]
+  kept = 2 * sum(x.size for x in kernels) // 16
   assert far.host_argument_size_in_bytes >= kept
   gone = near.argument_size_in_bytes - far.argument_size_in_bytes
   assert gone >= kept
