@@ -418,19 +418,6 @@ def place_rows(tree: types.PyTree, mesh: Mesh) -> types.PyTree:
   return jax.tree.map(place, tree, places)
 
 
-def own_rows(tree: types.PyTree) -> types.PyTree:
-  """What `place_rows` was given: this process's rows, on the host."""
-
-  def one(x: jax.Array) -> np.ndarray:
-    parts: dict[int, jax.Array] = {}
-    for shard in x.addressable_shards:
-      first = shard.index[0].start or 0
-      parts.setdefault(first, shard.data)
-    return np.concatenate([np.asarray(parts[k]) for k in sorted(parts)])
-
-  return jax.tree.map(one, tree)
-
-
 @functools.lru_cache(maxsize=16)
 def _num_row_parts(mesh: Mesh) -> int:
   return row_share(mesh)["process_count"]

@@ -221,7 +221,7 @@ class _Loop:
     """Has answers judged, those of a process by itself."""
     reward = self.built.config.reward
     assert reward is not None
-    texts = rollout.read(sharding.own_rows(written), self.tokenizer)
+    texts = rollout.read(distributed.own_rows(written), self.tokenizer)
     worth = np.asarray(reward(texts), np.float32)
     if worth.shape != (len(texts),) or not np.isfinite(worth).all():
       raise types.UserError(
