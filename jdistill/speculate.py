@@ -128,19 +128,28 @@ def table(rows: Sequence[dict[str, Any]]):
   """The rows as a rich table."""
   from rich.table import Table
 
-  found = Table()
+  found = Table(
+    caption="c: a pass of the draft, b: of the target over a block of guesses, "
+    "both in passes over one token"
+  )
   for title in (
     "draft",
-    "acceptance",
+    "accepted",
     "1 - TVD",
-    "tokens / pass",
+    "tokens/pass",
     "speed-up",
     "predicted",
-    "draft / target pass",
-    "block / token pass",
+    "c",
+    "b",
     "tokens",
   ):
-    found.add_column(title, justify="left" if title == "draft" else "right")
+    first = title == "draft"
+    found.add_column(
+      title,
+      justify="left" if first else "right",
+      no_wrap=not first,
+      overflow="fold",
+    )
   for row in rows:
     timing = row["timing"] or {"costs": {}}
     costs = timing["costs"]

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 from jdistill import losses, types
 from jdistill.methods import base
@@ -56,7 +57,7 @@ class GRPO(base.WrittenTextMethod):
   ) -> types.Batch:
     del arrays, keys
     advantages = losses.group_advantages(
-      batch.data["reward"],
+      jnp.asarray(batch.data["reward"], jnp.float32),
       batch.data["group"],
       base.has_targets(self.written(batch)),
       scale=self.scale,

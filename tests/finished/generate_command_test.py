@@ -66,6 +66,7 @@ def test_each_prompt_of_a_file_gets_a_row(teacher, prompts, logits_of, capsys):
     assert abs(row["log_prob_mean"] - np.mean(log_probs)) < 1e-4
 
 
+@pytest.mark.slow
 def test_batches_change_nothing_and_files_are_written(
   teacher, prompts, tmp_path, capsys
 ):

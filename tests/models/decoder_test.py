@@ -319,13 +319,18 @@ def test_gradients_reach_what_a_feature_depends_on():
   np.testing.assert_array_equal(per_layer > 0, [True, True, False])
 
 
-@pytest.mark.parametrize("remat", ["elementwise", "dots", "full"])
+@pytest.mark.parametrize(
+  "remat",
+  ["elementwise", *(pytest.param(r, marks=pytest.mark.slow)
+                    for r in ("dots", "full"))],
+)  # fmt: skip
 def test_remat_changes_no_gradient(remat):
   expected, _ = features_and_gradients("none")
   found, _ = features_and_gradients(remat)
   chex.assert_trees_all_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_remat_holds_less_memory():
   params, view = params_of(MIXED), make_view(random_ids((2, 12)))
 

@@ -74,6 +74,7 @@ def losses_of(path):
   return {r["step"]: r["loss"] for r in rows if "loss" in r}
 
 
+@pytest.mark.slow
 def test_metrics_tell_who_wrote_and_what_it_took(tmp_path):
   parts = {
     "own": rollout.Part(rollout.Student(NEW)),

@@ -134,6 +134,7 @@ def test_greedy_answers_are_the_likeliest_tokens(weights, batch):
   )
 
 
+@pytest.mark.slow
 def test_a_student_writes_anew_and_a_teacher_may_repeat_itself(weights, batch):
   def two(writer):
     found, _ = written(writer, weights, batch, steps=2)
@@ -335,6 +336,7 @@ def test_refusals(make):
     make()
 
 
+@pytest.mark.slow
 def test_blends_write_by_the_mean_of_their_models(weights, batch):
   alone = rollout.Blend(HOT, weights={"student": 1.0})
   [(found, _)], _ = written(alone, weights, batch)

@@ -199,7 +199,7 @@ def test_parameters_may_be_sharded(params):
 
 @pytest.mark.parametrize(
   "context",
-  [True, pytest.param(False, marks=pytest.mark.slow)],
+  [pytest.param(m, marks=pytest.mark.slow) for m in (True, False)],
   ids=["mesh set", "mesh not set"],
 )
 def test_experts_generate_divided_and_whole(context):

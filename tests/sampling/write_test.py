@@ -134,7 +134,13 @@ def chosen(log_probs, written):
   return np.where(steps < written.counts[:, None], picked[..., 0], 0.0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+  "kind",
+  [
+    pytest.param(k, marks=() if k == "windows" else pytest.mark.slow)
+    for k in KINDS
+  ],
+)
 def test_log_probs_are_those_of_the_whole_text(kind):
   arch = KINDS[kind]
   params = drawn(arch)
@@ -245,7 +251,13 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(m, marks=pytest.mark.slow if m == "experts" else ())
+    for m in MESHES
+  ],
+)
 def test_meshes_change_nothing(name):
   arch = KINDS["experts"] if name == "experts" else LM
   params = drawn(arch)
@@ -297,7 +309,9 @@ def laws(name):
   return Interleaved(*parts, top_k=5), params, law
 
 
-@pytest.mark.parametrize("name", ["blend", "interleaved"])
+@pytest.mark.parametrize(
+  "name", [pytest.param("blend", marks=pytest.mark.slow), "interleaved"]
+)
 def test_mixes_follow_their_law(name):
   mix, params, law = laws(name)
   rows = 4000

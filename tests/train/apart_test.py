@@ -34,6 +34,7 @@ def rows(workdir):
   }
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_wherever_its_teacher_lies(world, tmp_path):
   """The same figures, the same text, and a teacher that comes and goes."""
   teacher = config.Teacher(str(world.teacher))

@@ -30,6 +30,7 @@ def built(cfg):
   return run.build(cfg, run.find_models(cfg), batch)
 
 
+@pytest.mark.slow
 def test_teaches_on_a_mesh(world, tmp_path):
   cfg = stored(world, "int8", mesh=MESH, samples=("The statement",))
   result = train.train(cfg, tmp_path / "run", log=lambda line: None)

@@ -60,7 +60,7 @@ def test_greedy_text_is_the_targets_own(shape, lm, near):
 
 
 @pytest.mark.parametrize(
-  "shape", ["tree", pytest.param("chain", marks=pytest.mark.slow)]
+  "shape", [pytest.param(s, marks=pytest.mark.slow) for s in ("tree", "chain")]
 )
 def test_rows_are_the_same_in_any_company(shape, lm, near):
   settings = {"temperature": 1.0, "key": jax.random.key(4)}
@@ -74,7 +74,7 @@ def test_rows_are_the_same_in_any_company(shape, lm, near):
 
 
 @pytest.mark.parametrize(
-  "shape", ["chain", pytest.param("tree", marks=pytest.mark.slow)]
+  "shape", [pytest.param(s, marks=pytest.mark.slow) for s in ("chain", "tree")]
 )
 def test_a_mesh_changes_nothing(shape, lm, near):
   mesh = sharding.make_mesh(sharding.MeshShape(data=2, fsdp=2, tensor=2))

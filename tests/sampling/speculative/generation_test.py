@@ -33,6 +33,7 @@ def assert_same(texts, others):
   assert [t.tolist() for t in texts] == [t.tolist() for t in others]
 
 
+@pytest.mark.slow
 def test_an_end_inside_a_block_ends_the_row(pair):
   model, near = pair
   settings = {"temperature": 1.0, "key": jax.random.key(3)}

@@ -64,6 +64,7 @@ def test_acceptance_alone_needs_no_timing(measured):
   assert lenient.rate > found.rate
 
 
+@pytest.mark.slow
 def test_more_guesses_in_a_place_are_accepted_more_often(measured):
   settings = {"temperature": 1.0, "key": jax.random.key(2), "repeats": 0}
   settings["max_new_tokens"] = 200
