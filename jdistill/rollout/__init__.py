@@ -6,6 +6,7 @@ from jdistill.rollout.base import Pen as Pen
 from jdistill.rollout.base import Scene as Scene
 from jdistill.rollout.base import Writer as Writer
 from jdistill.rollout.base import answered as answered
+from jdistill.rollout.compose import Beside as Beside
 from jdistill.rollout.compose import Mixture as Mixture
 from jdistill.rollout.compose import Part as Part
 from jdistill.rollout.compose import Reused as Reused

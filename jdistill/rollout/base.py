@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jdistill import types
+from jdistill import losses, types
 from jdistill.models.base import Architecture
 
 
@@ -58,9 +58,10 @@ class Writer(abc.ABC):
   `prompt_length` [B]: `source` [B] int32, an index into `sources()`; `age` [B]
   int32, updates since it was written; `reference` [B, T], the data's own answer
   and -1 elsewhere; and, in the places of the targets [B, T]
-  and 0 elsewhere, `log_probs` of the answer's tokens under the writer's full
-  softmax and `sampling_log_probs` under the distribution that they were drawn
-  from. `write` keeps all shapes, so that writers can stand for one another.
+  and 0 elsewhere, `log_probs` of the answer's tokens under the full softmax of
+  the model that writes (of several, the student's) and `sampling_log_probs`
+  under the distribution that they were drawn from. `write` keeps all shapes, so
+  that writers can stand for one another.
   """
 
   def sources(self) -> tuple[str, ...]:
@@ -191,6 +192,19 @@ def of_answers(batch: types.Batch, of_targets: jax.Array) -> jax.Array:
   first = jnp.maximum(batch.data["prompt_length"] - 1, 0)
   at = jnp.arange(width)[None] + first[:, None]
   return _take(of_targets, jnp.minimum(at, width - 1))
+
+
+def student_log_probs(batch: types.Batch, scene: Scene) -> jax.Array:
+  """[B, T] of the targets by the student as it is, 0 elsewhere."""
+  pen, view = scene.pens["student"], batch["student"]
+  said = pen.architecture.for_evaluation().bind(pen.params)(view)
+  found = losses.walk_tokens(
+    lambda logits, targets, _: -losses.cross_entropy(logits["it"], targets),
+    {"it": said.dense},
+    view.targets,
+    frozen=("it",),
+  )
+  return jnp.where(view.mask > 0, found, 0).astype(jnp.float32)
 
 
 def select_rows(

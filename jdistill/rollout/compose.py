@@ -114,6 +114,59 @@ def _branch(writer: base.Writer, name: str, scene: base.Scene, first: int):
 
 
 @dataclasses.dataclass(frozen=True)
+class Beside(base.Writer):
+  """Two answers to each prompt, in two views of the batch.
+
+  Attributes:
+    writer: writes the view "student", and everything that is said of it.
+    other: writes another view.
+    view: its name; `methods.DistiLLM2` learns from "teacher_text".
+  """
+
+  writer: base.Writer
+  other: base.Writer
+  view: str = "teacher_text"
+
+  def sources(self) -> tuple[str, ...]:
+    return self.writer.sources()
+
+  def teachers(self) -> tuple[str, ...]:
+    both = (*self.writer.teachers(), *self.other.teachers())
+    return tuple(dict.fromkeys(both))
+
+  def needs(self) -> tuple[str, ...]:
+    return (*self.writer.needs(), *self.other.needs())
+
+  def max_new_tokens(self) -> int:
+    return max(self.writer.max_new_tokens(), self.other.max_new_tokens())
+
+  def blank(self, batch):
+    return self._joined(self.writer.blank(batch), self.other.blank(batch))
+
+  def init(self, batch):
+    plain = dataclasses.replace(batch, views={"student": batch["student"]})
+    return {
+      "writer": self.writer.init(plain),
+      "other": self.other.init(plain),
+    }
+
+  def on_eval(self, kept, row):
+    return {
+      "writer": self.writer.on_eval(kept["writer"], row),
+      "other": self.other.on_eval(kept["other"], row),
+    }
+
+  def write(self, batch, kept, scene):
+    one, own = self.writer.write(batch, kept["writer"], scene.apart(1))
+    two, others = self.other.write(batch, kept["other"], scene.apart(2))
+    return self._joined(one, two), {"writer": own, "other": others}
+
+  def _joined(self, one: types.Batch, two: types.Batch) -> types.Batch:
+    views = {**one.views, self.view: two["student"]}
+    return dataclasses.replace(one, views=views)
+
+
+@dataclasses.dataclass(frozen=True)
 class Reused(base.Writer):
   """Every batch that is written is learnt from in several updates.
 

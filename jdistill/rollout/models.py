@@ -101,7 +101,18 @@ class Teacher(ModelWriter):
 
 
 @dataclasses.dataclass(frozen=True)
-class Blend(ModelWriter):
+class _Mixed(ModelWriter):
+  """Several models write one text; `log_probs` are the student's."""
+
+  def write(self, batch, kept, scene):
+    batch, kept = super().write(batch, kept, scene)
+    own = base.student_log_probs(batch, scene)
+    data = batch.data | {"log_probs": own}
+    return dataclasses.replace(batch, data=data), kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Blend(_Mixed):
   """Each token is drawn from a weighted mean of models' distributions.
 
   With a little of the teacher the student's samples stay out of texts that
@@ -137,7 +148,7 @@ class Blend(ModelWriter):
 
 
 @dataclasses.dataclass(frozen=True)
-class Interleaved(ModelWriter):
+class Interleaved(_Mixed):
   """The student writes, and the teacher replaces what it finds unlikely.
 
   A token of the student stays where it is among the teacher's `top_k`;

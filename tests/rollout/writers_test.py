@@ -350,5 +350,18 @@ def test_blends_write_by_the_mean_of_their_models(weights, batch):
   ]
   mean = jnp.logaddexp(*both) - jnp.log(2.0)
   mask = found["student"].mask
-  np.testing.assert_allclose(found.data["log_probs"], mean * mask, atol=1e-4)
-  assert dataclasses.is_dataclass(half)
+  np.testing.assert_allclose(
+    found.data["sampling_log_probs"], mean * mask, atol=1e-4
+  )
+  np.testing.assert_allclose(found.data["log_probs"], both[0], atol=1e-4)
+
+
+def test_two_may_write_beside_each_other(weights, batch):
+  writer = rollout.Beside(rollout.Dataset(), rollout.Teacher(HOT))
+  [(found, _)], _ = written(writer, weights, batch)
+  assert answers(found) == answers(batch)
+  other = dataclasses.replace(found, views={"student": found["teacher_text"]})
+  assert answers(other) != answers(batch)
+  assert all(1 <= len(answer) <= NEW for answer in answers(other))
+  blank = jax.eval_shape(writer.blank, batch)
+  assert jax.tree.structure(blank) == jax.tree.structure(found)
