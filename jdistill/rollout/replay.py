@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jdistill import types
 from jdistill.rollout import base
@@ -159,7 +160,7 @@ class AdaptiveReplay(_Kept):
       threshold, reference = min(threshold + self.increment, 1.0), loss
     moved = {"threshold": threshold, "reference": reference}
     moved = {
-      k: jax.device_put(jnp.float32(v), kept[k].sharding)
+      k: jax.device_put(np.float32(v), kept[k].sharding)
       for k, v in moved.items()
     }
     return {**kept, **moved, "writer": own}

@@ -62,9 +62,9 @@ KINDS = {
 MOVING = [methods.DKD, methods.DistiLLM2, methods.Hinton, methods.Sum]
 # These are measured token by token like `KD`: their decoders, and layouts but
 # the first, only if slow.
-ALIKE = [methods.AlphaBetaKD, methods.DACKL, methods.DKD, methods.GRPO,
-         methods.Hinton, methods.JSD, methods.OnPolicyDistillation,
-         methods.SkewKL]  # fmt: skip
+ALIKE = [methods.AdaSPEC, methods.AdaptiveKL, methods.AlphaBetaKD,
+         methods.DACKL, methods.DKD, methods.GRPO, methods.Hinton, methods.JSD,
+         methods.OnPolicyDistillation, methods.SkewKL]  # fmt: skip
 CASES = [
   pytest.param(
     cls,

@@ -294,6 +294,7 @@ def features_and_gradients(remat):
   return jax.jit(jax.grad(loss, has_aux=True))(params_of(config))
 
 
+@pytest.mark.slow
 def test_some_features_are_those_of_all():
   view = make_view(random_ids((2, 12)))
   whole = runner(MIXED, ALL)(params_of(MIXED), view)

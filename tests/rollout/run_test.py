@@ -183,6 +183,7 @@ def test_groups_and_rewards(tmp_path):
   assert all(r["rollout/reward"] == 1 for r in rows)
 
 
+@pytest.mark.slow
 def test_the_student_may_be_its_own_teacher(tmp_path):
   of = beds.BedData(SUMS, num_documents=32, seq_len=12)
   spec = data.Prompts(

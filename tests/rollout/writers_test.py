@@ -305,6 +305,7 @@ def test_revised_answers_take_one_token_of_the_teacher(weights, batch):
   )
 
 
+@pytest.mark.slow
 def test_an_answer_that_the_teacher_would_give_is_not_revised(weights, batch):
   student, teachers = weights
   same = {"teacher": student}

@@ -232,6 +232,7 @@ SETTINGS = Sampling(
 )
 
 
+@pytest.mark.slow
 def test_company_and_padding_change_nothing():
   params = drawn(LM)
   together = write(LM, params, TEXTS, SETTINGS)

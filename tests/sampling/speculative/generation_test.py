@@ -50,6 +50,7 @@ def test_an_end_inside_a_block_ends_the_row(pair):
   assert found.counts.tokens == sum(map(len, found.texts))
 
 
+@pytest.mark.slow
 def test_streamed_equals_returned(pair):
   lm, near = pair
   settings = {"temperature": 1.3, "key": jax.random.key(5), "eos_id": 4}

@@ -27,6 +27,7 @@ def measured(bigram, tables, as_params):
   return measure
 
 
+@pytest.mark.slow
 def test_a_perfect_draft_saves_all_it_can(measured):
   found = measured("same", draft_tokens=2, repeats=1)
   assert found.prompts == 3
