@@ -278,7 +278,7 @@ def _logits(streams: Streams) -> dict[str, jax.Array]:
 def _block_size(logits: dict[str, jax.Array]) -> int | None:
   """Tokens of a block of these logits [C, V]; None for the whole chunk."""
   count = next(iter(logits.values())).shape[0]
-  size = budget.block_rows(max(x[0].size for x in logits.values()))
+  size = budget.block_rows(max(x.size // count for x in logits.values()))
   return None if size is None or count <= size else size
 
 

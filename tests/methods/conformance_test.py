@@ -63,8 +63,12 @@ MOVING = [methods.DKD, methods.DistiLLM2, methods.Hinton, methods.Sum]
 # These are measured token by token like `KD`: their decoders, and layouts but
 # the first, only if slow.
 ALIKE = [methods.AdaSPEC, methods.AdaptiveKL, methods.AlphaBetaKD,
-         methods.DACKL, methods.DKD, methods.GRPO, methods.Hinton, methods.JSD,
-         methods.OnPolicyDistillation, methods.SkewKL]  # fmt: skip
+         methods.CrossEntropy, methods.DACKL, methods.DKD, methods.DistiLLM2,
+         methods.GRPO, methods.Hinton, methods.JSD,
+         methods.OnPolicyDistillation, methods.SkewKL,
+         methods.WeightedKD]  # fmt: skip
+# Texts alone, whose layouts take longest.
+TEXTS = [methods.MiniLLM, methods.SelfDistillation, methods.SpanLoss]
 CASES = [
   pytest.param(
     cls,
@@ -93,7 +97,7 @@ LAYOUT_CASES = [
     id=f"{cls.__name__}-{kind}-{layout}",
     # A decoder takes seconds to compile: one layout by default, all if slow.
     marks=[pytest.mark.slow]
-    if layout_at and (kind != "classifier" or cls in ALIKE)
+    if (layout_at and (kind != "classifier" or cls in ALIKE)) or cls in TEXTS
     else [],
   )
   for cls in CLASSES
