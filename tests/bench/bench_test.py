@@ -76,6 +76,7 @@ def test_step():
   assert floor["ratio_to_floor"] == floor["peak_ratio_to_floor"] == 1
 
 
+@pytest.mark.slow
 def test_remat():
   line = bench("remat", f"{MODELS} --steps 1 --policy full")
   assert list(line["arms"]) == ["none", "full"]

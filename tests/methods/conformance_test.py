@@ -97,7 +97,9 @@ LAYOUT_CASES = [
     id=f"{cls.__name__}-{kind}-{layout}",
     # A decoder takes seconds to compile: one layout by default, all if slow.
     marks=[pytest.mark.slow]
-    if (layout_at and (kind != "classifier" or cls in ALIKE)) or cls in TEXTS
+    if (layout_at and kind != "classifier")
+    or (cls in ALIKE and (layout_at or kind == "decoder"))
+    or cls in TEXTS
     else [],
   )
   for cls in CLASSES

@@ -161,6 +161,7 @@ def test_evaluations_may_be_of_what_the_student_writes(tmp_path):
   assert row["own/reverse_kl"] > 0
 
 
+@pytest.mark.slow
 def test_groups_and_rewards(tmp_path):
   of = beds.BedData(SUMS, num_documents=32, seq_len=12)
   cfg = made(

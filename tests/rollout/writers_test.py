@@ -148,6 +148,7 @@ def test_a_student_writes_anew_and_a_teacher_may_repeat_itself(weights, batch):
   assert first == second
 
 
+@pytest.mark.slow
 def test_rows_write_alike_in_any_company_and_on_any_mesh(weights, batch):
   student, teachers = weights
   writer = rollout.Student(HOT)

@@ -155,6 +155,7 @@ def test_top_k_draws_among_the_likeliest_only():
   assert {int(text[0]) for text in texts} == set(best.tolist())
 
 
+@pytest.mark.slow
 def test_noise_belongs_to_the_row_not_to_its_company(params):
   settings = {"max_new_tokens": 8, "temperature": 1.0, "key": jax.random.key(2)}
   together = generate(LM, params, PROMPTS, **settings)

@@ -39,7 +39,15 @@ def assert_same(texts, others):
   assert [t.tolist() for t in texts] == [t.tolist() for t in others]
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+  "shape",
+  [
+    pytest.param(
+      shape, id=name, marks=() if name == "tree" else pytest.mark.slow
+    )
+    for name, shape in SHAPES.items()
+  ],
+)
 def test_greedy_text_is_the_targets_own(shape, lm, near):
   """Over a sliding window and soft caps; windows are shorter than texts."""
   expected = alone(lm)

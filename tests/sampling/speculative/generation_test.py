@@ -82,6 +82,7 @@ def test_models_without_a_cache_guess_in_chains():
 
 
 @pytest.mark.parametrize("size", [7, 40])
+@pytest.mark.slow
 def test_vocabularies_may_be_padded_differently(size, pair):
   """Ids that one model lacks are never guessed, and may be written."""
   model, _ = pair

@@ -48,6 +48,7 @@ def test_a_perfect_draft_saves_all_it_can(measured):
   assert any("times as fast" in line for line in speculative.lines(found))
 
 
+@pytest.mark.slow
 def test_acceptance_alone_needs_no_timing(measured):
   settings = {"temperature": 1.0, "key": jax.random.key(2), "repeats": 0}
   found = measured("bad", draft_tokens=2, **settings)
