@@ -257,8 +257,8 @@ def build(
   if parts:
     first = next(iter(teachers))
     train_step = apart.Step(train_step, parts, training=True)
-    judge = {name: part for name, part in parts.items() if name == first}
-    eval_step = apart.Step(eval_step, judge, training=False)
+    judging = {name: part for name, part in parts.items() if name == first}
+    eval_step = apart.Step(eval_step, judging, training=False)
   writing = run_rollout.Rollouts(config, models, parts, ends, mesh)
   teacher_pens = {k: p for k, p in teacher_places.items() if k not in parts}
   return Run(

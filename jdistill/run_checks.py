@@ -59,6 +59,12 @@ def check(
     sharding.check_rules(
       "rollout_rules", config.rollout_rules, [models.student.axes()], mesh
     )
+    for metric in config.rollout.metrics():
+      if metric.partition("/")[0] not in config.evals:
+        raise types.UserError(
+          f"rollout: it goes by the metric {metric!r}, but evals has "
+          f"{', '.join(config.evals) or 'none'}"
+        )
   for name, writer in config.eval_rollouts.items():
     if name not in config.evals:
       raise types.UserError(

@@ -57,11 +57,11 @@ class Writer(abc.ABC):
   A batch that has been written has in `data`, beside `prompt` [B, P] and
   `prompt_length` [B]: `source` [B] int32, an index into `sources()`; `age` [B]
   int32, updates since it was written; `reference` [B, T], the data's own answer
-  and -1 elsewhere; and, in the places of the targets [B, T]
-  and 0 elsewhere, `log_probs` of the answer's tokens under the full softmax of
-  the model that writes (of several, the student's) and `sampling_log_probs`
-  under the distribution that they were drawn from. `write` keeps all shapes, so
-  that writers can stand for one another.
+  and -1 elsewhere; and, in the places of the targets [B, T] and 0 elsewhere,
+  `log_probs` of the answer's tokens under the full softmax of the model that
+  writes (of several, the student's) and `sampling_log_probs` under the
+  distribution that they were drawn from. `write` keeps all shapes, so that
+  writers can stand for one another.
   """
 
   def sources(self) -> tuple[str, ...]:
@@ -74,6 +74,10 @@ class Writer(abc.ABC):
 
   def needs(self) -> tuple[str, ...]:
     """Arrays of `batch.data` that it reads beside the prompts."""
+    return ()
+
+  def metrics(self) -> tuple[str, ...]:
+    """Metrics of evaluations that `on_eval` goes by."""
     return ()
 
   def max_new_tokens(self) -> int:
@@ -103,7 +107,7 @@ class Writer(abc.ABC):
     return kept
 
 
-def answered(batch: types.Batch, *, source: int = 0) -> types.Batch:
+def answered(batch: types.Batch) -> types.Batch:
   """The batch with its own answers, as a written batch."""
   view = batch["student"]
   rows = view.mask.shape[0]
@@ -112,7 +116,7 @@ def answered(batch: types.Batch, *, source: int = 0) -> types.Batch:
   data = {
     "reference": reference.astype(jnp.int32),
     **batch.data,
-    "source": jnp.full((rows,), source, jnp.int32),
+    "source": jnp.zeros((rows,), jnp.int32),
     "age": jnp.zeros((rows,), jnp.int32),
     "log_probs": nothing,
     "sampling_log_probs": nothing,

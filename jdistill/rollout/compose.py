@@ -62,6 +62,9 @@ class Mixture(base.Writer):
     found = [t for p in self.parts.values() for t in p.writer.teachers()]
     return tuple(dict.fromkeys(found))
 
+  def metrics(self) -> tuple[str, ...]:
+    return tuple(m for p in self.parts.values() for m in p.writer.metrics())
+
   def max_new_tokens(self) -> int:
     return max(p.writer.max_new_tokens() for p in self.parts.values())
 
@@ -137,6 +140,9 @@ class Beside(base.Writer):
   def needs(self) -> tuple[str, ...]:
     return (*self.writer.needs(), *self.other.needs())
 
+  def metrics(self) -> tuple[str, ...]:
+    return (*self.writer.metrics(), *self.other.metrics())
+
   def max_new_tokens(self) -> int:
     return max(self.writer.max_new_tokens(), self.other.max_new_tokens())
 
@@ -191,6 +197,9 @@ class Reused(base.Writer):
 
   def teachers(self) -> tuple[str, ...]:
     return self.writer.teachers()
+
+  def metrics(self) -> tuple[str, ...]:
+    return self.writer.metrics()
 
   def max_new_tokens(self) -> int:
     return self.writer.max_new_tokens()

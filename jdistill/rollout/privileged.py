@@ -31,6 +31,9 @@ class Privileged(base.Writer):
   def teachers(self) -> tuple[str, ...]:
     return self.writer.teachers()
 
+  def metrics(self) -> tuple[str, ...]:
+    return self.writer.metrics()
+
   def max_new_tokens(self) -> int:
     return self.writer.max_new_tokens()
 

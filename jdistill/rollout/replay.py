@@ -60,6 +60,9 @@ class _Kept(base.Writer):
   def teachers(self) -> tuple[str, ...]:
     return self.writer.teachers()
 
+  def metrics(self) -> tuple[str, ...]:
+    return self.writer.metrics()
+
   def max_new_tokens(self) -> int:
     return self.writer.max_new_tokens()
 
@@ -137,6 +140,9 @@ class AdaptiveReplay(_Kept):
 
   def sources(self) -> tuple[str, ...]:
     return (*self.writer.sources(), "replay", "dataset")
+
+  def metrics(self) -> tuple[str, ...]:
+    return (*self.writer.metrics(), self.metric)
 
   def init(self, batch):
     return {

@@ -229,6 +229,10 @@ def test_the_student_may_be_its_own_teacher(tmp_path):
     ),
     ({"eval_rollouts": {"own": rollout.Student(NEW)}}, "evals has no 'own'"),
     ({"rollout": rollout.Privileged()}, "reads 'privileged'"),
+    (
+      {"rollout": rollout.AdaptiveReplay(rollout.Student(NEW))},
+      "goes by the metric 'eval/ce'",
+    ),
     ({"teachers": {"teacher": config.Teacher("ema")}}, "no average is kept"),
     (
       {"teachers": {"teacher": config.Teacher("student", dtype="bfloat16")}},
