@@ -134,23 +134,35 @@ def attend(
 
 
 class LayerCache(NamedTuple):
-  """Where one layer keeps its keys and values, and where it writes new ones."""
+  """Where one layer of a stack keeps its keys and values."""
 
-  k: jax.Array  # [B, S, N, Dh]
-  v: jax.Array  # [B, S, N, Dh]
-  slots: Any  # [B, T] int32; out of range is not written
+  kept: tuple[jax.Array, jax.Array]  # keys and values, [L, B, S, N, Dh]
+  layer: Any  # int32
+  slots: Any  # [B, T] int32, where new ones go; out of range is not written
+
+  @property
+  def k(self) -> Float[Array, "B S N Dh"]:
+    return self.kept[0][self.layer]
+
+  @property
+  def v(self) -> Float[Array, "B S N Dh"]:
+    return self.kept[1][self.layer]
 
   def write(self, k: jax.Array, v: jax.Array) -> "LayerCache":
-    put = jax.vmap(lambda kept, at, new: kept.at[at].set(new, mode="drop"))
-    return LayerCache(
-      put(self.k, self.slots, k.astype(self.k.dtype)),
-      put(self.v, self.slots, v.astype(self.v.dtype)),
-      self.slots,
-    )
+    # Into the stack: a layer that is taken out, written to and put back costs
+    # its whole size for every token.
+    def put(rows, at, new):  # rows [L, S, N, Dh]
+      return rows.at[self.layer, at].set(new.astype(rows.dtype), mode="drop")
+
+    each = jax.vmap(put, in_axes=(1, 0, 0), out_axes=1)
+    k_stack, v_stack = self.kept
+    kept = each(k_stack, self.slots, k), each(v_stack, self.slots, v)
+    return self._replace(kept=kept)
 
 
 class TokenCache(NamedTuple):
-  """The same for one token of each row at a time, laid out for `attend_one`.
+  """Where a layer apart keeps them for one token of each row at a time, laid
+  out for `attend_one`.
 
   With fewer slots than the text has positions it is a ring, see `cached_sight`.
   """
@@ -158,6 +170,10 @@ class TokenCache(NamedTuple):
   k: jax.Array  # [B, N, Dh, R]
   v: jax.Array  # [B, N, R, Dh]
   slots: Any  # [B, 1] int32; out of range is not written
+
+  @property
+  def kept(self) -> tuple[jax.Array, jax.Array]:
+    return self.k, self.v
 
   @classmethod
   def holding(

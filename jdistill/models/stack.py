@@ -138,8 +138,7 @@ def run(
   def apply(params, x, number, kept):
     rope, seen, here = number["rope"], sight, None
     if kept is not None:
-      form = LayerCache if apart is None else TokenCache
-      length = kept[0].shape[1 if apart is None else 3]
+      length = kept[0].shape[2 if apart is None else 3]
       # A layer apart may keep its window only.
       ring = apart is not None and int(number["window"]) == length
       seen = cached_sight(positions, length, ring=ring)
@@ -148,14 +147,17 @@ def run(
       if branches is not None:
         assert apart is None, "a tree of tokens is read at once"
         slots, seen = branches.placed(length)
-      here = form(kept[0], kept[1], slots)
+      if apart is None:
+        here = LayerCache(kept, number["index"], slots)
+      else:
+        here = TokenCache(kept[0], kept[1], slots)
     assert seen is not None, "without a cache the inputs are seen"
     how = attend_one if isinstance(here, TokenCache) else attend
     mix = _mixer(spec, kernels, seen, segment_ids, number, how)
     x, values, here = nnx.merge(graph, params)(
       x, cos[rope], sin[rope], mix, here
     )
-    kept = None if here is None else (here.k, here.v)
+    kept = None if here is None else here.kept
     return x, {kind: values[kind] for kind in kinds}, kept
 
   if spec.remat != "none" and cache is None:
@@ -164,21 +166,13 @@ def run(
     )
 
   def body(carry, inputs):
-    x, buffers, cache = carry
+    x, buffers, kept = carry
     params, number = inputs
-    index = number["index"]
     # The cache is carried and updated in place: as a scanned output it would
     # be copied whole at every generated token.
-    params = host.fetched(params)
-    kept = jax.tree.map(lambda c: c[index], cache)
-    x, values, kept = apply(params, x, number, kept)
-    cache = jax.tree.map(
-      lambda c, new: jax.lax.dynamic_update_index_in_dim(c, new, index, 0),
-      cache,
-      kept,
-    )
+    x, values, kept = apply(host.fetched(params), x, number, kept)
     buffers = features.record(buffers, values, number["rows"])
-    return (x, buffers, cache), None
+    return (x, buffers, kept), None
 
   numbers = {
     "index": np.arange(segment.num_layers, dtype=np.int32),
@@ -191,12 +185,12 @@ def run(
   kept = None if cache is None else (cache["k"], cache["v"])
 
   def first(*stacks):
-    params, number, kept = jax.tree.map(lambda a: a[0], stacks)
+    params, number = jax.tree.map(lambda a: a[0], stacks)
     return apply(host.fetched(params), x, number, kept)[1]
 
   if apart is not None:
     return _one_by_one(apply, taps, x, apart, numbers, kept)
-  shapes = jax.eval_shape(first, stacked, numbers, kept)
+  shapes = jax.eval_shape(first, stacked, numbers)
   carry = (x, taps.buffers(shapes), kept)
   (x, buffers, kept), _ = jax.lax.scan(body, carry, (stacked, numbers))
   after = None if kept is None else dict(zip(("k", "v"), kept, strict=True))

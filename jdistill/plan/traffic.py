@@ -3,7 +3,7 @@
 """Bytes that one device moves in one step, read from its program."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jdistill import hlo
 
@@ -20,6 +20,9 @@ _NOTHING = {
   "while",
 }
 """Instructions that move no bytes themselves."""
+
+_UPDATES = {"dynamic-update-slice", "scatter"}
+"""Instructions that write a part of what they are given, in place."""
 
 _NAMES_ONLY = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}
 
@@ -114,9 +117,8 @@ def _moved(
   if i.target in _NAMES_ONLY:
     return 0.0
   operands = [known.get(name) for name in i.operands]
-  if i.opcode == "dynamic-update-slice":
-    update = operands[1]
-    return 2.0 * _bytes(update)
+  if i.opcode in _UPDATES:
+    return sum(2.0 * _bytes(operands[at]) for at in _updates(i))
   if i.opcode in ("dynamic-slice", "gather"):
     return _bytes(i) * (1.0 + _main(operands[0]))
   if i.opcode == "fusion":
@@ -125,27 +127,62 @@ def _moved(
 
 
 def _of_fusion(program, i, operands) -> Iterator[float]:
-  inner = program.computations[i.called["calls"][0]]
+  inner = _inner(program, i)
   known = {j.name: j for j in inner}
   numbers = {j.name: j.number for j in inner if j.opcode == "parameter"}
   updated: set[str] = set()
   for j in inner:
-    if j.opcode == "dynamic-update-slice":
-      origin = _origin(j.operands[0], known)
-      updated.add(origin)
-      yield 2.0 * _bytes(known.get(j.operands[1]), anywhere=True)
+    if j.opcode in _UPDATES:
+      updated.update(_origin(n, known) for n in j.operands[: _updated(j)])
+      for at in _updates(j):
+        yield 2.0 * _bytes(known.get(j.operands[at]), anywhere=True)
   for name, number in numbers.items():
     if name in updated or number is None or number >= len(operands):
       continue
-    operand = operands[number]
-    users = [j for j in inner if name in j.operands]
-    if users and all(j.opcode in ("dynamic-slice", "gather") for j in users):
-      if _main(operand):
-        yield sum(_bytes(j, anywhere=True) for j in users)
-    else:
-      yield _bytes(operand)
+    if _main(operands[number]):
+      whole = _bytes(operands[number])
+      yield min(whole, _read(program, inner, name, whole))
   if not updated:
     yield _bytes(i)
+
+
+def _read(program, inner, name: str, whole: float) -> float:
+  """Bytes that a fusion reads of one of its values of `whole` bytes.
+
+  Slices read what they take; fusions inside of it, slices of their own.
+  """
+  read = 0.0
+  for j in inner:
+    if name not in j.operands:
+      continue
+    if j.opcode in ("dynamic-slice", "gather"):
+      read += _bytes(j, anywhere=True)
+    elif j.opcode == "bitcast":
+      read += _read(program, inner, j.name, whole)
+    elif j.opcode == "fusion":
+      deeper = _inner(program, j)
+      places = [n for n, o in enumerate(j.operands) if o == name]
+      for k in deeper:
+        if k.opcode == "parameter" and k.number in places:
+          read += _read(program, deeper, k.name, whole)
+    else:
+      return whole
+  return read
+
+
+def _inner(program, fusion) -> Sequence[hlo.Instruction]:
+  return program.computations[fusion.called["calls"][0]]
+
+
+def _updated(i: hlo.Instruction) -> int:
+  """How many of its first operands an instruction writes into."""
+  return (len(i.operands) - 1) // 2 if i.opcode == "scatter" else 1
+
+
+def _updates(i: hlo.Instruction) -> range:
+  """The operands that it writes there."""
+  first = _updated(i) + (i.opcode == "scatter")
+  return range(first, first + _updated(i))
 
 
 def _origin(name: str, known: dict[str, hlo.Instruction]) -> str:

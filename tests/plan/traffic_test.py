@@ -55,6 +55,38 @@ def test_an_update_in_place_moves_its_part_and_near_memory_is_free():
   assert traffic.memory_bytes(hlo.parse(TEXT)) == index + 2 * row
 
 
+NESTED = """\
+HloModule step
+
+%slice (p0: f32[9,8,4], p1: s32[]) -> f32[8,4] {
+  %p0 = f32[9,8,4]{2,1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %layer = f32[1,8,4]{2,1,0} dynamic-slice(%p0, %p1, %p1, %p1)
+  ROOT %flat = f32[8,4]{1,0} bitcast(%layer)
+}
+
+%product (q0: f32[2,8], q1: f32[9,8,4], q2: s32[]) -> f32[2,4] {
+  %q0 = f32[2,8]{1,0} parameter(0)
+  %q1 = f32[9,8,4]{2,1,0} parameter(1)
+  %q2 = s32[] parameter(2)
+  %w = f32[8,4]{1,0} fusion(%q1, %q2), kind=kLoop, calls=%slice
+  ROOT %out = f32[2,4]{1,0} convolution(%q0, %w), dim_labels=bf_io->bf
+}
+
+ENTRY %main (x: f32[2,8], stack: f32[9,8,4], n: s32[]) -> f32[2,4] {
+  %x = f32[2,8]{1,0} parameter(0)
+  %stack = f32[9,8,4]{2,1,0} parameter(1)
+  %n = s32[] parameter(2)
+  ROOT %y = f32[2,4]{1,0} fusion(%x, %stack, %n), kind=kOutput, calls=%product
+}
+"""
+
+
+def test_a_product_that_slices_its_own_layer_reads_that_layer():
+  found = traffic.memory_bytes(hlo.parse(NESTED))
+  assert found == 4 * (2 * 8 + 8 * 4 + 1 + 2 * 4)
+
+
 @pytest.mark.parametrize(
   ("fn", "kind", "wire"),
   [
