@@ -89,7 +89,7 @@ class DecoderConfig(DecoderSpec, Architecture):
 
   def bind(self, params: types.PyTree) -> "Decoder":
     """The model with these parameters, stacked or those of `unstacked`."""
-    apart = {n: params[n] for n in self.stacks if isinstance(params[n], tuple)}
+    apart = _apart(params)
     first = {name: layers[0] for name, layers in apart.items()}
     model = nnx.merge(_abstract(self).graph, {**params, **first})
     if apart:
@@ -98,11 +98,13 @@ class DecoderConfig(DecoderSpec, Architecture):
 
   def unstacked(self, params: types.PyTree) -> types.PyTree:
     """Copies of the stacked parameters, each layer's apart: a tuple of trees
-    in place of each of `stacks`.
+    in place of each of `stacks`; what lies apart stays as it is.
 
     For many small calls: a scan copies each layer out of the stack every time.
     """
-    stacks = {name: host.fetched(params[name]) for name in self.stacks}
+    stacks = {
+      n: host.fetched(params[n]) for n in self.stacks if n not in _apart(params)
+    }
     return {**params, **{name: _layers(tree) for name, tree in stacks.items()}}
 
   def unstacked_cache(
@@ -166,6 +168,11 @@ class DecoderConfig(DecoderSpec, Architecture):
 
     each = jax.vmap(move, in_axes=(1, 0, 0), out_axes=1)
     return jax.tree.map(lambda kept: each(kept, source, target), cache)
+
+
+def _apart(params: types.PyTree) -> dict[str, tuple[types.PyTree, ...]]:
+  """The parts whose layers lie apart."""
+  return {n: part for n, part in params.items() if isinstance(part, tuple)}
 
 
 def _layers(stacked: types.PyTree) -> tuple[types.PyTree, ...]:

@@ -120,15 +120,16 @@ def run(
     segment_ids: the same for the kernel, of which `sight` is not read, and 0
       for what is not written to the cache.
     cache: `k` and `v` [L, B, S, N, Dh], or None to attend to the inputs.
-    apart: each layer's parameters in place of those of `layers`; `k` and `v`
-      of the cache are then tuples of what L `TokenCache`s hold. Depth costs
-      compile time, but nothing is copied out of a stack.
+    apart: each layer's parameters in place of those of `layers`. Depth costs
+      compile time, but nothing is copied out of a stack. `k` and `v` of the
+      cache may then be tuples of what L `TokenCache`s hold.
     branches: where in a cache the inputs are in place of `positions`; not with
-      layers apart.
+      `TokenCache`s.
   Returns: what comes out, the features by name, the cache after.
   """
   graph, stacked = nnx.split(layers)
   kinds = tuple(taps.layers)
+  by_token = cache is not None and isinstance(cache["k"], tuple)
   cos, sin = angles
   kernels = None
   if cache is None:
@@ -138,19 +139,19 @@ def run(
   def apply(params, x, number, kept):
     rope, seen, here = number["rope"], sight, None
     if kept is not None:
-      length = kept[0].shape[2 if apart is None else 3]
-      # A layer apart may keep its window only.
-      ring = apart is not None and int(number["window"]) == length
+      length = kept[0].shape[3 if by_token else 2]
+      # A cache of its own may keep the layer's window only.
+      ring = by_token and int(number["window"]) == length
       seen = cached_sight(positions, length, ring=ring)
       slots = positions % length if ring else positions
       slots = jnp.where(segment_ids == 0, length, slots)
       if branches is not None:
-        assert apart is None, "a tree of tokens is read at once"
+        assert not by_token, "a tree of tokens is read at once"
         slots, seen = branches.placed(length)
-      if apart is None:
-        here = LayerCache(kept, number["index"], slots)
-      else:
+      if by_token:
         here = TokenCache(kept[0], kept[1], slots)
+      else:
+        here = LayerCache(kept, number["index"], slots)
     assert seen is not None, "without a cache the inputs are seen"
     how = attend_one if isinstance(here, TokenCache) else attend
     mix = _mixer(spec, kernels, seen, segment_ids, number, how)
@@ -207,18 +208,24 @@ def _one_by_one(
 ) -> tuple[Float[Array, "B T D"], dict[str, jax.Array], Any]:
   """What `run` does, layer after layer in place of a scan."""
   found: dict[str, Any] = {kind: [] for kind in taps.layers}
+  by_token = kept is not None and isinstance(kept[0], tuple)
   after = []
   for index, params in enumerate(apart):
     number = jax.tree.map(lambda a, i=index: a[i], numbers)
-    own = None if kept is None else tuple(layers[index] for layers in kept)
-    x, values, own = apply(params, x, number, own)
-    after.append(own)
+    if by_token:
+      own = tuple(layers[index] for layers in kept)
+      x, values, own = apply(params, x, number, own)
+      after.append(own)
+    else:
+      x, values, kept = apply(params, x, number, kept)
     for kind, row in number["rows"].items():
       if row < len(taps.layers[kind]):
         found[kind].append(values[kind])
   cache = None
+  if by_token:
+    kept = zip(*after, strict=True)
   if kept is not None:
-    cache = dict(zip(("k", "v"), zip(*after, strict=True), strict=True))
+    cache = dict(zip(("k", "v"), kept, strict=True))
   return x, taps.features(found), cache
 
 

@@ -86,9 +86,8 @@ def measured(
 ) -> Costs:
   """Times the three parts, in turns, after compiling them."""
   loop, guesses = _started(plan, given)
-  settled = memory.of(plan.target).settled(given.params)
   parts = (
-    lambda: _target_step(plan, settled, loop),
+    lambda: _target_step(plan, given.params, loop),
     lambda: _target_block(plan, given, loop, guesses),
     lambda: _draft_block(plan, given, loop),
   )

@@ -70,6 +70,10 @@ class Draft(Protocol):
     """Whether guesses may be more than one chain."""
     ...
 
+  def settled(self, params: types.PyTree) -> types.PyTree:
+    """The parameters in a form in which few tokens are read faster."""
+    ...
+
   def empty(
     self, params: types.PyTree, batch: int, length: int, hidden: Any
   ) -> types.PyTree:
@@ -129,6 +133,9 @@ class ModelDraft:
 
   def can_branch(self) -> bool:
     return memory.can_branch(self.architecture)
+
+  def settled(self, params):
+    return memory.of(self.architecture).settled(params)
 
   def empty(self, params, batch, length, hidden):
     del hidden

@@ -154,8 +154,8 @@ def prepared(
     sampling.max_new_tokens,
   )
   given = loop_lib.Given(
-    params,
-    draft_params,
+    memory.of(target).settled(params),
+    draft.settled(draft_params),
     laid_out(prompts),
     row_keys(key, row_ids, len(prompts)),
     {k: jnp.float32(v) for k, v in sampling.numbers().items()},

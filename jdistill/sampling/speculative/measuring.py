@@ -13,6 +13,7 @@ import numpy as np
 
 from jdistill import types
 from jdistill.models.base import Architecture
+from jdistill.sampling import memory
 from jdistill.sampling.generate import answers, ends_of
 from jdistill.sampling.settings import Sampling
 from jdistill.sampling.speculative import costs as costs_lib
@@ -147,6 +148,9 @@ def measure(
       " expected at least 1 of each"
     )
   key = jax.random.key(0) if key is None else key
+  # Once for all calls, which would do so each.
+  params = memory.of(target).settled(params)
+  draft_params = draft.settled(draft_params)
   batches = [
     range(begin, min(begin + batch_size, len(prompts)))
     for begin in range(0, len(prompts), batch_size)
