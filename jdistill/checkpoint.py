@@ -4,6 +4,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -19,6 +20,9 @@ from jdistill import digests, distributed, paths, types
 
 _DIGESTS = "digests"
 """Of the arrays of a checkpoint, beside the position of the data."""
+
+
+_CALLS = itertools.count(1)
 
 
 class Restored(NamedTuple):
@@ -134,9 +138,13 @@ class Checkpoints:
       raise _unreadable(where, cause) from cause
     return found
 
-  def reached_preemption(self, step: int) -> bool:
-    """True on all processes at the same step once one of them got SIGTERM."""
-    return self._manager.reached_preemption(step)
+  def reached_preemption(self) -> bool:
+    """True on all processes at the same call once one of them got SIGTERM.
+
+    All ask after each step. Steps begin anew with each stage of a run, and
+    calls do not.
+    """
+    return self._manager.reached_preemption(next(_CALLS))
 
   def wait(self) -> None:
     self._manager.wait_until_finished()

@@ -87,10 +87,13 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
 
   from jdistill import report as report_lib
 
-  page = report_lib.write(workdir)
+  for name, found in result.get("stages", {"": result}).items():
+    page = report_lib.write(workdir / name)
+    if name:
+      print(f"stage {name}")
+    Console().print(report_lib.table(found))
+    print(f"report: {workdir_lib.name(page)}")
   workdir_lib.upload(workdir)
-  Console().print(report_lib.table(result))
-  print(f"report: {workdir_lib.name(page)}")
   return 0
 
 
@@ -271,6 +274,7 @@ def plan(argv: list[str]) -> int:
     help="such as v5e:4x4, v5p:4x8x8, v6e:16x16, v5e:16x16*2 for two slices, "
     "gpu:8 (lowered only)",
   )
+  _add_stage(parser)
   parser.add_argument(
     "--json", type=pathlib.Path, metavar="FILE", help="write the figures there"
   )
@@ -285,15 +289,17 @@ def plan(argv: list[str]) -> int:
   from jdistill import config as config_lib
   from jdistill import plan as plan_lib
 
-  config = config_lib.load(args.config, rest)
+  config, beside = plan_lib.stage(
+    config_lib.load(args.config, rest), args.stage
+  )
   topology = plan_lib.parse(args.topology)
   made = None
   if topology.chip is None:
-    made = plan_lib.lower(config, topology)
+    made = plan_lib.lower(config, topology, beside=beside)
     lines = plan_lib.lowered(made)
   else:
     try:
-      made = plan_lib.plan(config, topology)
+      made = plan_lib.plan(config, topology, beside=beside)
       lines = plan_lib.lines(made)
     except plan_lib.TooLarge as error:
       lines = plan_lib.overflow(topology, error)
@@ -303,7 +309,10 @@ def plan(argv: list[str]) -> int:
   if args.search and not (made and made.fits):
     print("changes tried:", flush=True)
     plan_lib.search(
-      config, topology, lambda one: print(plan_lib.tried(one), flush=True)
+      config,
+      topology,
+      lambda one: print(plan_lib.tried(one), flush=True),
+      beside=beside,
     )
   return 0 if made and made.fits and not made.faults else 1
 
@@ -323,14 +332,18 @@ def shardings(argv: list[str]) -> int:
     metavar="N",
     help="of the mesh; they need not be there (default: this machine's)",
   )
+  _add_stage(parser)
   parser.add_argument("--json", action="store_true", help="one JSON object")
   args, rest = parser.parse_known_args(argv)
   from jdistill import config as config_lib
   from jdistill import placement
   from jdistill.plan import planning
 
-  config = planning.self_contained(config_lib.load(args.config, rest))
-  found = placement.layout(config, devices=args.devices)
+  config, beside = planning.stage(
+    config_lib.load(args.config, rest), args.stage
+  )
+  config = planning.self_contained(config)
+  found = placement.layout(config, devices=args.devices, beside=beside)
   if args.json:
     print(json.dumps(found))
     return 0
@@ -338,6 +351,12 @@ def shardings(argv: list[str]) -> int:
 
   rich.print(placement.table(found))
   return 0
+
+
+def _add_stage(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--stage", metavar="NAME", help="of a run of several (default: the last)"
+  )
 
 
 def _prepare() -> None:

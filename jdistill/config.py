@@ -2,15 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run as one object: frozen dataclasses, from a Python file and flags."""
 
+import contextlib
 import dataclasses
+import io
 import pathlib
 import types as pytypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from jdistill import data, methods, optim, schedules, sharding, types
+from jdistill import (
+  data,
+  methods,
+  optim,
+  refs,
+  schedules,
+  sharding,
+  types,
+  workdir,
+)
 from jdistill.models import low_rank
 from jdistill.models.base import Architecture
 from jdistill.models.spec import Attend, Remat
@@ -18,6 +29,12 @@ from jdistill.rollout import Reward, Writer
 
 Dtype = Literal["float32", "bfloat16"]
 Weights = Literal["float32", "bfloat16", "int8"]
+
+LIVING = ("student", "ema")
+"""References of teachers that are the student itself."""
+
+INIT = "init"
+"""The reference of a teacher that is the student before its first update."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +49,10 @@ class Teacher:
   they are stored. `int8` stores a decoder's kernels in a byte for each value,
   with one scale for each output channel and layer, and the rest (embedding,
   head, norms, biases) in bfloat16; layers are turned back one at a time.
-  The reference "student" is the student as it is at each step, and "ema" the
-  average of its weights that `Config.ema` keeps: self-distillation.
+  The reference "student" is the student as it is at each step, "ema" the
+  average of its weights that `Config.ema` keeps, and "init" the student as it
+  was before its first update, frozen: self-distillation. `stage:NAME` is the
+  student of an earlier stage of the same run, see `Stages`.
   `rules` are this teacher's own, over those of the config. `place="host"` keeps
   the matrices of a decoder's layers in the memory of the hosts, divided as they
   would be on the devices, to which those of one layer at a time are moved.
@@ -191,18 +210,96 @@ class Config:
   samples: tuple[str, ...] = ()
 
 
-def load(path: str | pathlib.Path, argv: Sequence[str] = ()) -> Config:
+@dataclasses.dataclass(frozen=True)
+class Stages:
+  """A run of several stages, one after another, in order.
+
+  `stages` are configs by name. `stage:NAME` as a model reference of one is the
+  student of an earlier one: the checkpoint that its `select` means, unless
+  `@last`, `@best` or `@STEP` says which.
+
+  Raises: UserError for a name that cannot be one, and for a reference to what
+    is no earlier stage.
+  """
+
+  stages: dict[str, Config]
+
+  def __post_init__(self):
+    if not self.stages:
+      raise types.UserError("stages: there are none; give at least one Config")
+    earlier: list[str] = []
+    for name, config in self.stages.items():
+      _check_name(name, config)
+      for field, ref in references(config).items():
+        _check_reference(f"stage {name}: {field}", ref, earlier, self.stages)
+      earlier.append(name)
+
+
+def _check_name(name: str, config: Any) -> None:
+  if not isinstance(config, Config):
+    raise types.UserError(
+      f"stage {name}: it is a {type(config).__name__}, expected a Config"
+    )
+  why = None
+  if not workdir.STAGE_NAME.fullmatch(name):
+    why = "a name is of letters, digits, - and _, and begins with a letter"
+  elif name.replace("-", "_") in (f.name for f in dataclasses.fields(Config)):
+    why = f"--{name} is a flag of every stage: a field of Config has this name"
+  elif name in workdir.RESERVED:
+    why = f"{name}/ is a directory of every run"
+  if why is not None:
+    raise types.UserError(
+      f"stage {name!r}: {why}; take another name, such as {'warm_up'!r}"
+    )
+
+
+def _check_reference(
+  field: str, ref: str, earlier: Sequence[str], names: Iterable[str]
+) -> None:
+  reference = refs.parse(ref)
+  if reference.scheme == "stage" and reference.target not in earlier:
+    what = "no stage before it" if reference.target in names else "no stage"
+    raise types.UserError(
+      f"{field} is {ref!r}, but {reference.target} is {what}; before it are "
+      f"{', '.join(earlier) or 'none'}"
+    )
+
+
+def references(config: Config) -> dict[str, str]:
+  """The model references of a run by their field, without "student" and such.
+
+  Returns: such as `{"teachers.teacher.ref": "stage:first"}`.
+  """
+  spec, field = config.student, "student"
+  if isinstance(spec, Lora):
+    spec, field = spec.base, f"{field}.base"
+  if isinstance(spec, Fresh):
+    spec, field = spec.like, f"{field}.like"
+  found = {f"teachers.{k}.ref": t.ref for k, t in config.teachers.items()}
+  if spec is not None:
+    found[f"{field}.ref"] = spec.ref
+  found["tokenizer"] = config.tokenizer
+  return {
+    k: ref for k, ref in found.items() if ref and ref not in (*LIVING, INIT)
+  }
+
+
+def load(path: str | pathlib.Path, argv: Sequence[str] = ()) -> Config | Stages:
   """The config that a file's `get_config()` returns, with flags applied.
 
   Args:
-    path: a Python file with `get_config() -> Config`.
-    argv: overrides such as `--steps 20 --method.tau 2`.
+    path: a Python file with `get_config()`, which returns a Config or Stages.
+    argv: overrides such as `--steps 20 --method.tau 2`; of several stages
+      `--NAME.steps 20` is for one, and others are for all.
   Raises: UserError for a missing or broken file or an unknown flag.
   """
-  return override(from_file(path), argv, name=str(path))
+  config = from_file(path)
+  if isinstance(config, Stages):
+    return override_stages(config, argv, name=str(path))
+  return override(config, argv, name=str(path))
 
 
-def from_file(path: str | pathlib.Path) -> Config:
+def from_file(path: str | pathlib.Path) -> Config | Stages:
   """Runs a config file and takes what its `get_config()` returns."""
   path = pathlib.Path(path)
   if not path.is_file():
@@ -221,10 +318,10 @@ def from_file(path: str | pathlib.Path) -> Config:
       f"config file {path}: {_where(error, path)}{type(error).__name__}: "
       f"{error}"
     ) from error
-  if not isinstance(config, Config):
+  if not isinstance(config, (Config, Stages)):
     raise types.UserError(
       f"config file {path}: get_config() returned "
-      f"{type(config).__name__}, expected jdistill.config.Config"
+      f"{type(config).__name__}, expected jdistill.config.Config, or Stages"
     )
   return config
 
@@ -254,6 +351,45 @@ def override(
     config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
   )
   return _unbox(parsed)
+
+
+def override_stages(
+  config: Stages, argv: Sequence[str], *, name: str = "jdistill"
+) -> Stages:
+  """Several stages with flags applied: `--NAME.field` to one, others to all.
+
+  Raises: UserError for a flag that a stage does not have.
+  """
+  if {"-h", "--help"} & set(argv):
+    for stage, one in config.stages.items():
+      print(f"stage {stage}: --{stage}.FIELD, or --FIELD of all stages")
+      with contextlib.suppress(SystemExit):
+        override(one, ["--help"], name=name)
+    raise SystemExit(0)
+  own: dict[str, list[str]] = {stage: [] for stage in config.stages}
+  to = list(own)
+  for arg in argv:
+    if arg.startswith("--"):
+      first, dot, rest = arg[2:].partition(".")
+      to = [stage for stage in own if dot and _same_flag(first, stage)]
+      arg = f"--{rest}" if to else arg
+      to = to or list(own)
+    for stage in to:
+      own[stage].append(arg)
+  found = {}
+  for stage, one in config.stages.items():
+    said = io.StringIO()
+    try:
+      with contextlib.redirect_stderr(said):
+        found[stage] = override(one, own[stage], name=name)
+    except SystemExit as error:
+      lines = [line.strip("╭─╮│╰╯ ") for line in said.getvalue().splitlines()]
+      told = "\n  ".join([line for line in lines if line][1:-1])
+      raise types.UserError(
+        f"stage {stage}: {told}\nThe stages are {', '.join(own)}; a flag is "
+        f"for all of them, and --{stage}.FIELD for one"
+      ) from error
+  return Stages(found)
 
 
 def _box(tree: Any, args: list[str], path: str = "-") -> tuple[Any, list[str]]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jdistill import config as config_lib
-from jdistill import data, paths, run, types
+from jdistill import data, paths, pretrained, run, types
 from jdistill.models import host
 
 if TYPE_CHECKING:
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 
 
 def layout(
-  config: config_lib.Config, *, devices: int | None = None
+  config: config_lib.Config,
+  *,
+  devices: int | None = None,
+  beside: pretrained.Beside = None,
 ) -> dict[str, Any]:
   """What `of_run` says of a config.
 
   Args:
     config: of the run; ArrayData is opened, texts are not.
     devices: how many there shall be; default: those of this machine.
+    beside: where other stages are that its references name.
   Raises: UserError for whatever in the config does not fit together.
   """
-  models = run.find_models(config)
+  models = run.find_models(config, beside=beside)
   count = len(jax.devices()) if devices is None else devices
   if count < 1:
     raise types.UserError(f"devices is {count}; a mesh needs at least 1")

@@ -5,7 +5,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,12 @@ from jdistill.models.weights import orbax
 
 Shardings = Callable[[Architecture, types.PyTree], types.PyTree]
 """`shardings(architecture, shapes) -> tree of jax.sharding.Sharding`."""
+
+
+Beside = pathlib.Path | Mapping[str, Architecture] | None
+"""The run that a reference is in the config of: its directory, beside which
+`stage:NAME` lies; or, before there is any, the students' architectures by the
+names of their stages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Found:
       case "run":
         return self._of_run(architecture, dtype, shardings)
       case "drawn":
-        return self._drawn(architecture, dtype, places)
+        return self._drawn(architecture, dtype, places, shardings)
       case "orbax":
         return orbax.load_orbax(
           self.location.path,
@@ -87,8 +93,14 @@ class Found:
     return jax.jit(merged, out_shardings=places)(params)
 
   def _drawn(
-    self, architecture: Architecture, dtype: str, places: Any
+    self,
+    architecture: Architecture,
+    dtype: str,
+    places: Any,
+    shardings: Shardings | None,
   ) -> types.PyTree:
+    del shardings  # of other models
+
     def draw():
       params = architecture.init(jax.random.key(0))
       like = cast(params, dtype)
@@ -103,6 +115,7 @@ def find(
   architecture: Architecture | None = None,
   dtype: str = "float32",
   stored: str = "float32",
+  beside: Beside = None,
 ) -> Found:
   """Resolves a model reference and reads its architecture, no weights.
 
@@ -115,11 +128,19 @@ def find(
     dtype: compute dtype, where the architecture has one.
     stored: the dtype that `Found.params` will be asked for; with "int8" the
       architecture is one of int8 kernels.
+    beside: the run that the reference is in the config of.
   Raises: UserError for what cannot be found or read.
   """
   if ref is None:
     return _to_draw(architecture, dtype, stored)
-  location = refs.locate(ref)
+  if isinstance(beside, Mapping):
+    reference = refs.parse(ref)
+    if reference.scheme == "stage":
+      shape = _student_to_be(reference, architecture, beside)
+      return _to_draw(shape, dtype, stored, name=ref)
+    location = refs.locate(reference)
+  else:
+    location = refs.locate(ref, beside=beside)
   if location.kind == "orbax":
     if architecture is None:
       raise types.UserError(
@@ -127,15 +148,7 @@ def find(
         "beside it, e.g. jdistill.models.LinenArchitecture(module, ...)"
       )
   elif location.kind == "run":
-    architecture = run_architecture(location.path, own=architecture)
-    # Adapters are a way to train: whoever reads the run gets whole kernels.
-    # And the attention it insisted on may not suit other rows or devices.
-    architecture = with_fields(
-      architecture,
-      low_rank=None,
-      attention="auto",
-      heads_axis=types.HEADS_AXIS,
-    )
+    architecture = whole(run_architecture(location.path, own=architecture))
   else:
     expected, architecture = architecture, weights.read_config(location)
     if expected is not None and expected.shapes() != architecture.shapes():
@@ -147,8 +160,25 @@ def find(
   return Found(ref, location, with_dtype(architecture, dtype))
 
 
+def _student_to_be(
+  reference: refs.Reference,
+  own: Architecture | None,
+  students: Mapping[str, Architecture],
+) -> Architecture:
+  shape = students[reference.target]
+  if own is None and config_json.is_own(config_json.encode(shape)):
+    raise types.UserError(
+      f"{reference}: the student is a module of your own, which its run cannot "
+      "tell; set `architecture` beside the reference, as in that stage"
+    )
+  return own or whole(shape)
+
+
 def _to_draw(
-  architecture: Architecture | None, dtype: str, stored: str
+  architecture: Architecture | None,
+  dtype: str,
+  stored: str,
+  name: str | None = None,
 ) -> Found:
   if architecture is None:
     raise types.UserError(
@@ -156,9 +186,23 @@ def _to_draw(
       "or an architecture that draws its own weights"
     )
   architecture = with_storage(architecture, stored)
-  name = type(architecture).__name__
+  name = name or type(architecture).__name__
   location = refs.Located(name, "drawn", pathlib.Path(), name=name)
   return Found(name, location, with_dtype(architecture, dtype))
+
+
+def whole(architecture: Architecture) -> Architecture:
+  """A student's architecture for whoever reads its run.
+
+  Adapters are a way to train: others get whole kernels. And the attention that
+  the run insisted on may not suit other rows or devices.
+  """
+  return with_fields(
+    architecture,
+    low_rank=None,
+    attention="auto",
+    heads_axis=types.HEADS_AXIS,
+  )
 
 
 def with_dtype(architecture: Architecture, dtype: str) -> Architecture:

@@ -21,6 +21,7 @@ from jdistill import (
   pretrained,
   rollout,
   run_checks,
+  run_models,
   run_rollout,
   schedules,
   sharding,
@@ -31,12 +32,10 @@ from jdistill import (
   config as config_lib,
 )
 from jdistill.models import host
-from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.base import Architecture
 from jdistill.run_models import Models as Models
 from jdistill.run_models import find_models as find_models
 from jdistill.run_models import rules as rules
-from jdistill.surgery import cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Run:
 
     def make(start):
       params = {
-        "student": _student(self.models, key, start),
+        "student": run_models.initial(self.models, key, start),
         "method": self.method.init(
           jax.random.fold_in(key, 1), self.output_shapes
         ),
@@ -388,24 +387,6 @@ def _places_of(
       for key in decoder.stacks
     }
   return places
-
-
-def _student(models: Models, key, start) -> types.PyTree:
-  if start is None:
-    return models.student.init(jax.random.fold_in(key, 0))
-  if models.layers is not None:
-    assert models.start is not None
-    shape: Any = models.start.architecture
-    _, start = cut.cut_layers(shape, start, models.layers)
-  if getattr(models.student, "low_rank", None) is not None:
-    drawn = models.student.init(jax.random.fold_in(key, 0))
-    start = low_rank_lib.beside(drawn, start)
-  return jax.tree.map(
-    lambda x: (
-      x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
-    ),
-    start,
-  )
 
 
 def _fresh_state(config, optimizer, params, batch) -> types.TrainState:

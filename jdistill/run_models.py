@@ -3,17 +3,20 @@
 """The models of a run: what its config's references name."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jdistill import config as config_lib
-from jdistill import pretrained, sharding, types
+from jdistill import pretrained, refs, sharding, types
+from jdistill.config import INIT, LIVING
+from jdistill.models import host
 from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.base import Architecture
 from jdistill.surgery import cut
-
-LIVING = ("student", "ema")
-"""References of teachers that are the student itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,25 +36,93 @@ class Models:
     return loaded | dict.fromkeys(self.living, self.student)
 
 
-def find_models(config: config_lib.Config) -> Models:
-  """Resolves every model of a config and the student's shape."""
+@dataclasses.dataclass(frozen=True)
+class Initial(pretrained.Found):
+  """The student of a run as it is before its first update, drawn anew.
+
+  `models` are those of the run, its student without adapters: they start at
+  nothing. `seed` is the run's.
+  """
+
+  models: Models
+  seed: int
+
+  def _drawn(
+    self,
+    architecture: Architecture,
+    dtype: str,
+    places: Any,
+    shardings: pretrained.Shardings | None,
+  ) -> types.PyTree:
+    del architecture  # it differs from the student's in no weight
+    start = self.models.start
+    given = None if start is None else start.params(shardings=shardings)
+
+    def draw(given):
+      key = jax.random.key(self.seed)
+      params = initial(self.models, key, host.fetched(given))
+      like = pretrained.cast(params, dtype)
+      return jax.tree.map(lambda x, s: x.astype(s.dtype), params, like)
+
+    return jax.jit(draw, out_shardings=places)(given)
+
+
+def initial(models: Models, key: jax.Array, start: types.PyTree | None):
+  """The student's parameters before the first update.
+
+  Args:
+    models: of the run.
+    key: of its seed.
+    start: weights of `models.start`, where there is one.
+  """
+  if start is None:
+    return models.student.init(jax.random.fold_in(key, 0))
+  if models.layers is not None:
+    assert models.start is not None
+    shape: Any = models.start.architecture
+    _, start = cut.cut_layers(shape, start, models.layers)
+  if getattr(models.student, "low_rank", None) is not None:
+    drawn = models.student.init(jax.random.fold_in(key, 0))
+    start = low_rank_lib.beside(drawn, start)
+  return jax.tree.map(
+    lambda x: (
+      x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    ),
+    start,
+  )
+
+
+def find_models(
+  config: config_lib.Config, *, beside: pretrained.Beside = None
+) -> Models:
+  """Resolves every model of a config and the student's shape.
+
+  Args:
+    config: the run.
+    beside: where other stages are that its references may name, see
+      `pretrained.Beside`.
+  """
   living = {k: t.ref for k, t in config.teachers.items() if t.ref in LIVING}
   teachers = {
-    k: _teacher(k, config) for k in config.teachers if k not in living
+    k: _teacher(k, config, beside)
+    for k, t in config.teachers.items()
+    if k not in living and t.ref != INIT
   }
   spec = config.student
   if isinstance(spec, config_lib.Lora):
     spec = spec.base
   start, layers = None, None
   if isinstance(spec, config_lib.Pretrained):
-    start = pretrained.find(spec.ref, architecture=spec.architecture)
+    start = pretrained.find(
+      spec.ref, architecture=spec.architecture, beside=beside
+    )
     student = start.architecture
   elif isinstance(spec, config_lib.Cut):
-    start, layers, student = _cut(spec, config, teachers)
+    start, layers, student = _cut(spec, config, teachers, beside)
   elif spec.architecture is not None:
     student = spec.architecture
   elif spec.like is not None:
-    student = _cut(spec.like, config, teachers)[2]
+    student = _cut(spec.like, config, teachers, beside)[2]
   else:
     raise types.UserError("student: Fresh needs an `architecture` or `like`")
   if getattr(student, "kernels", "float") != "float":
@@ -66,9 +137,15 @@ def find_models(config: config_lib.Config) -> Models:
     attention=config.attention,
     heads_axis=rules(config).get("heads"),
   )
+  models = Models(teachers, student, start, layers, living)
+  teachers = {
+    k: teachers.get(k) or _initial(k, config, models)
+    for k in config.teachers
+    if k not in living
+  }
   if isinstance(config.student, config_lib.Lora):
     student = _with_adapters(student, config.student)
-  return Models(teachers, student, start, layers, living)
+  return dataclasses.replace(models, teachers=teachers, student=student)
 
 
 def _with_adapters(
@@ -88,14 +165,40 @@ def _with_adapters(
   return student
 
 
-def _teacher(name: str, config: config_lib.Config) -> pretrained.Found:
+def _initial(
+  name: str, config: config_lib.Config, models: Models
+) -> pretrained.Found:
+  spec = config.teachers[name]
+  if spec.architecture is not None:
+    raise types.UserError(
+      f"teachers.{name}: {INIT!r} is the student before its first update, with "
+      "its own shape; leave out the architecture"
+    )
+  shape = pretrained.with_storage(models.student, spec.stored)
+  licence = None if models.start is None else models.start.location.licence
+  location = refs.Located(INIT, "drawn", pathlib.Path(), licence, name=INIT)
+  shape = pretrained.with_dtype(shape, spec.dtype)
+  found = Initial(INIT, location, shape, models, config.seed)
+  return _as_teacher(name, found, config)
+
+
+def _teacher(
+  name: str, config: config_lib.Config, beside: pretrained.Beside
+) -> pretrained.Found:
   spec = config.teachers[name]
   found = pretrained.find(
     spec.ref,
     architecture=spec.architecture,
     dtype=spec.dtype,
     stored=spec.stored,
+    beside=beside,
   )
+  return _as_teacher(name, found, config)
+
+
+def _as_teacher(
+  name: str, found: pretrained.Found, config: config_lib.Config
+) -> pretrained.Found:
   shape = pretrained.with_fields(
     found.architecture,
     attention=config.attention,
@@ -108,9 +211,10 @@ def _cut(
   spec: config_lib.Cut,
   config: config_lib.Config,
   teachers: Mapping[str, pretrained.Found],
+  beside: pretrained.Beside,
 ):
   if spec.ref is not None:
-    start = pretrained.find(spec.ref)
+    start = pretrained.find(spec.ref, beside=beside)
   elif teachers:
     first, start = next(iter(teachers.items()))
     own = config.teachers[first]

@@ -21,13 +21,12 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def collected() -> Iterator[list[int]]:
+def collected(asked: list[int]) -> Iterator[None]:
   """Collects the exit code that a signal asks for; a second one is obeyed.
 
   Of several processes jax's runtime listens for SIGTERM, so that one which
   gets it stops all at the same step; Ctrl-C is handed on to it.
   """
-  asked: list[int] = []
   alone = jax.process_count() == 1
 
   def ask(number, frame):
@@ -44,7 +43,7 @@ def collected() -> Iterator[list[int]]:
   except ValueError:  # not the main thread, as in some notebooks
     old = {}
   try:
-    yield asked
+    yield
   finally:
     for number, handler in old.items():
       signal.signal(number, handler)

@@ -47,6 +47,16 @@ MAY_CHANGE = (
 
 def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
   """Refuses a directory of another run, or what is no run at all."""
+  old = read_config(workdir, resume)
+  if old is not None:
+    check_same(old, config, workdir)
+
+
+def read_config(workdir: pathlib.Path, resume: str) -> dict[str, Any] | None:
+  """The config of the run in a directory, as JSON; None if there is none yet.
+
+  Raises: UserError for what is no run, and for a run that is not to go on.
+  """
   path, said = workdir / "config.json", workdir_lib.name(workdir)
   if workdir.exists() and not workdir.is_dir():
     raise types.UserError(f"{said} is a file; choose another --workdir")
@@ -57,7 +67,7 @@ def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
       raise types.UserError(
         f"{said} holds other files and no run; choose an empty --workdir"
       )
-    return
+    return None
   if resume == "never":
     raise types.UserError(
       f"{said} already holds a run and --resume is never; choose another "
@@ -65,12 +75,30 @@ def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
     )
   checkpoint.check_links(workdir)
   try:
-    old = json.loads(path.read_text())
+    return json.loads(path.read_text())
   except ValueError as error:
     raise types.UserError(
       f"{path}: not valid JSON: {error}; choose another --workdir"
     ) from error
-  new = config_json.encode(config)
+
+
+def check_same(
+  old: dict[str, Any], config: Config, workdir: pathlib.Path
+) -> None:
+  """Refuses a config that differs from that of a run that is to go on.
+
+  Args:
+    old: the run's, as JSON.
+    config: what is to be run.
+    workdir: the run's directory.
+  Raises: UserError with the differences, but for those of `MAY_CHANGE`.
+  """
+  said, new = workdir_lib.name(workdir), config_json.encode(config)
+  if old.get(config_json.TYPE) == workdir_lib.SEVERAL:
+    raise types.UserError(
+      f"{said} holds a run of several stages, and this config is of one; "
+      "choose another --workdir"
+    )
   found = [
     line
     for line in changed(old, new)
@@ -93,18 +121,21 @@ def _may_change(path: Sequence[str]) -> bool:
   return placed or path[0] in MAY_CHANGE
 
 
-def find_tokenizer(config: Config, models: run.Models) -> Any:
+def find_tokenizer(
+  config: Config, models: run.Models, workdir: pathlib.Path
+) -> Any:
   """The run's tokenizer, checked against every head; None without text."""
   specs = (config.data, *config.evals.values())
   if not any(spec.needs_tokenizer for spec in specs):
     return None
   origin = None
   if config.tokenizer is not None:
-    found = tokenizers.load(config.tokenizer)
+    found = tokenizers.load(config.tokenizer, beside=workdir)
   else:
     sources = [*models.teachers.values(), models.start]
-    source = next((s for s in sources if s is not None), None)
-    if source is None or not source.location.has_tokenizer:
+    brings = [s for s in sources if s is not None and s.location.has_tokenizer]
+    source = next(iter(brings), None)
+    if source is None:
       raise types.UserError(
         "tokenizer: neither teacher nor student brings one; name a model "
         "reference whose tokenizer the text is cut with"

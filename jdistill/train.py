@@ -28,17 +28,18 @@ from jdistill import (
   run,
   sharding,
   signals,
+  stages,
   start,
   tokenizers,
   types,
 )
 from jdistill import workdir as workdir_lib
-from jdistill.config import Config
+from jdistill.config import Config, Stages
 from jdistill.signals import Stopped
 
 
 def train(
-  config: Config,
+  config: Config | Stages,
   workdir: str | os.PathLike[str],
   *,
   resume: Literal["auto", "never"] = "auto",
@@ -51,22 +52,46 @@ def train(
   same config and directory; they share the work and the first writes.
 
   Args:
-    config: the run.
+    config: the run, of one stage or several.
     workdir: its directory, created when missing; or `gs://bucket/run`.
     resume: "never" refuses a directory that already has a run.
     profile: steps to trace into `profile/` of the directory.
     log: called with lines for people; default: standard error.
   Returns: what `result.json` holds: a row of metrics for the teacher, the
-    student at the start and at the end, per evaluation.
+    student at the start and at the end, per evaluation. Of several stages that
+    of the last, and those of all by name as `stages`.
   Raises: UserError before anything is compiled or written; Stopped after a
     signal, the state saved.
   """
   log = log or distributed.log
   workdir = workdir_lib.local(workdir, new=True)
+  profile = profile or profiling.Profile(0, 0)
+  if isinstance(config, Config):
+    return _one(config, workdir, resume, profile, log, [])
+  told: list[int] = []
+  return stages.train(
+    config,
+    workdir,
+    lambda one, where: _one(one, where, "auto", profile, log, told),
+    resume=resume,
+    told=told,
+    log=log,
+  )
+
+
+def _one(
+  config: Config,
+  workdir: pathlib.Path,
+  resume: str,
+  profile: profiling.Profile,
+  log: Any,
+  told: list[int],
+) -> dict[str, Any]:
+  """Runs one stage; signals during it are put into `told`."""
   distributed.decide(lambda: start.check_workdir(config, workdir, resume))
   share = sharding.row_share(apart.meshes(config)[0])
-  models = run.find_models(config)
-  tokenizer = start.find_tokenizer(config, models)
+  models = run.find_models(config, beside=workdir)
+  tokenizer = start.find_tokenizer(config, models, workdir)
   cache = refs.cache_directory() / "tokens"
   loader = data.load(
     config.data, tokenizer, seed=config.seed, cache_dir=cache, **share
@@ -101,7 +126,7 @@ def train(
       keep=config.keep,
       best=None if config.select == "last" else config.select,
     ) as saved,
-    signals.collected() as stop,
+    signals.collected(told),
   ):
     if state is None:
       state, loader_at = _start(built, teacher_params, saved, log)
@@ -115,8 +140,8 @@ def train(
       saved,
       workdir,
       tokenizer,
-      stop,
-      profile or profiling.Profile(0, 0),
+      told,
+      profile,
       log,
     )
     with contextlib.closing(loop):
@@ -324,7 +349,7 @@ class _Loop:
 
   def _told_to_stop(self, step: int) -> bool:
     if jax.process_count() > 1:
-      return self.saved.reached_preemption(step)
+      return self.saved.reached_preemption()
     return bool(self.stop)
 
   def _finish(self, state: types.TrainState) -> dict[str, Any]:

@@ -11,13 +11,18 @@ found again by a later start.
 A run uploads before each checkpoint that it saves. So whatever checkpoint a
 resumed run finds, the metrics up to it are there too, and what is lost with
 the process is what its restart would drop anyway.
+
+A run of several stages is a directory whose `config.json` lists them, with a
+complete run directory for each: `NAME/`.
 """
 
 import atexit
 import contextlib
+import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,8 +35,13 @@ _SCHEME = "gs://"
 _CHECKPOINTS = "checkpoints"
 # What no later start reads is not fetched: it may be large.
 _LEFT = (_CHECKPOINTS, "tensorboard", "profile")
+RESERVED = _LEFT
+"""Names that no stage can have: the directories of a run."""
 _PARTIAL = (".tmp", ".part")
 _MARK = pathlib.PurePath("config.json")
+STAGE_NAME = re.compile(r"[A-Za-z]\w*(-\w+)*", re.ASCII)
+SEVERAL = "jdistill.config.Stages"
+"""The type of what the config of a run of several stages holds."""
 
 # The bucket's path of each local directory, and what is known to be there.
 _buckets: dict[pathlib.Path, "_Bucket"] = {}
@@ -61,8 +71,9 @@ def local(where: str | os.PathLike[str], *, new: bool = False) -> pathlib.Path:
   if uri.count("/") < 3:
     raise UserError(f"{text}: name a directory in the bucket: {uri}/RUN")
   for directory, bucket in _buckets.items():
-    if bucket.uri == uri and not new:
-      return directory
+    rest = uri.removeprefix(bucket.uri).lstrip("/")
+    if not new and uri in (bucket.uri, f"{bucket.uri}/{rest}"):
+      return directory / rest
   # It tells at every step that it cannot see what kind of bucket this is.
   logging.getLogger("gcsfs").setLevel(logging.ERROR)
   root = pathlib.Path(tempfile.mkdtemp(prefix="jdistill-"))
@@ -83,8 +94,8 @@ def checkpoints(directory: pathlib.Path) -> Any:
   """
   from etils import epath
 
-  bucket = _buckets.get(directory)
-  root = directory.absolute() if bucket is None else bucket.uri
+  where = _bucket_of(directory)
+  root = directory.absolute() if where is None else name(directory)
   return epath.Path(root) / _CHECKPOINTS
 
 
@@ -92,32 +103,95 @@ def upload(directory: pathlib.Path) -> None:
   """Brings what has changed into the bucket; nothing to do elsewhere.
 
   Args:
-    directory: of `local`.
+    directory: of `local`, or of a stage in it.
   Raises: UserError if the bucket cannot be written.
   """
-  bucket = _buckets.get(directory)
-  if bucket is None:
+  where = _bucket_of(directory)
+  if where is None:
     return
+  directory, bucket = where
   found = dict(_files(directory))
   changed = [p for p, state in found.items() if bucket.known.get(p) != state]
 
   def one(path: pathlib.PurePath) -> None:
     _remote(bucket.uri, path).write_bytes((directory / path).read_bytes())
 
-  first = [path for path in changed if path == _MARK]
+  def rank(path: pathlib.PurePath) -> int:
+    """What begins with its mark is a run, however much came after."""
+    return (path == _MARK) + (path.name == _MARK.name)
+
   with _told(bucket.uri, "written"):
-    _all(one, first)  # what begins with it is a run, however much came after
-    _all(one, [path for path in changed if path != _MARK])
+    for now in (2, 1, 0):
+      _all(one, [path for path in changed if rank(path) == now])
   bucket.known |= {path: found[path] for path in changed}
 
 
 def name(path: pathlib.Path) -> str:
   """How people call a run's directory or a file in it."""
+  where = _bucket_of(path)
+  if where is None:
+    return str(path)
+  directory, bucket = where
+  rest = path.relative_to(directory).as_posix()
+  return bucket.uri if rest == "." else f"{bucket.uri}/{rest}"
+
+
+def stages(directory: pathlib.Path) -> tuple[str, ...]:
+  """The names of a run's stages, in order; none of a run that is but one.
+
+  Args:
+    directory: of `local`; need not be a run.
+  """
+  path = directory / _MARK
+  return _stages(path.read_text()) if path.is_file() else ()
+
+
+def _stages(text: str) -> tuple[str, ...]:
+  try:
+    found = json.loads(text)
+  except ValueError:  # whoever reads the config says so
+    return ()
+  several = isinstance(found, dict) and found.get("type") == SEVERAL
+  names = tuple(found.get("stages") or ()) if several else ()
+  for stage in names:
+    if not STAGE_NAME.fullmatch(stage):
+      raise UserError(f"{_MARK}: {stage!r} is not the name of a stage")
+  return names
+
+
+def beside(directory: pathlib.Path, stage: str) -> pathlib.Path:
+  """The directory of another stage of the same run.
+
+  Args:
+    directory: of a stage, of `local`.
+    stage: a name.
+  Raises: UserError if they are not stages of one run, or not in this order.
+  """
+  where = _buckets.get(directory)
+  if where is None:
+    root = directory.absolute().parent
+  else:
+    root = local(where.uri.rpartition("/")[0])
+  names = stages(root)
+  earlier = (
+    names[: names.index(directory.name)] if directory.name in names else ()
+  )
+  if stage not in earlier:
+    there = (
+      f"has {', '.join(names)}" if names else "is no run of several stages"
+    )
+    raise UserError(
+      f"stage:{stage}: no stage before {name(directory)}; {name(root)} {there}"
+    )
+  return root / stage
+
+
+def _bucket_of(path: pathlib.Path) -> tuple[pathlib.Path, _Bucket] | None:
+  """The bucket that a path stands for a place in, by its local directory."""
   for directory, bucket in _buckets.items():
     if path.is_relative_to(directory):
-      rest = path.relative_to(directory).as_posix()
-      return bucket.uri if rest == "." else f"{bucket.uri}/{rest}"
-  return str(path)
+      return directory, bucket
+  return None
 
 
 def _fetch(uri: str, directory: pathlib.Path, *, new: bool) -> None:
@@ -137,15 +211,7 @@ def _fetch(uri: str, directory: pathlib.Path, *, new: bool) -> None:
       what = "other files and no run" if there else "nothing"
       hint = "choose an empty --workdir" if new else "is the name right?"
       raise UserError(f"{uri} holds {what}; {hint}")
-    if new and _CHECKPOINTS not in there:
-      # It was lost before its first upload was over: the rest may be half.
-      there = [_MARK.name]
-    paths = [
-      path
-      for entry in there
-      if entry not in _LEFT
-      for path in under(root / entry)
-    ]
+    paths = list(_wanted(root, there, new=new))
 
     def one(path: Any) -> None:
       to = directory / path.relative_to(root)
@@ -153,6 +219,21 @@ def _fetch(uri: str, directory: pathlib.Path, *, new: bool) -> None:
       to.write_bytes(path.read_bytes())
 
     _all(one, paths)
+
+
+def _wanted(root: Any, there: list[str], *, new: bool) -> Iterator[Any]:
+  """The files of a run that a start or a reader needs, those of stages too."""
+  yield root / _MARK.name
+  inside = _stages((root / _MARK.name).read_text())
+  for stage in inside:
+    names = [p.name for p in (root / stage).iterdir()] if stage in there else []
+    if _MARK.name in names:
+      yield from _wanted(root / stage, names, new=new)
+  if new and not inside and _CHECKPOINTS not in there:
+    return  # lost before its first upload was over: the rest may be half
+  for entry in there:
+    if entry not in (_MARK.name, *_LEFT, *inside):
+      yield from under(root / entry)
 
 
 def under(path: Any) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from jdistill import (
   placement,
   refs,
   run,
+  stages,
   types,
 )
 from jdistill import schedules as schedules_lib
@@ -26,7 +27,7 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda p: p.stem)
-def loaded(request) -> config.Config:
+def loaded(request) -> config.Config | config.Stages:
   return config.load(request.param)
 
 
@@ -41,10 +42,19 @@ def test_json_gives_the_same_config(loaded):
 
 
 def test_a_full_step_traces(loaded):
+  if isinstance(loaded, config.Config):
+    trace(loaded)
+    return
+  for name, one in loaded.stages.items():
+    trace(one, stages.students(loaded, name))
+
+
+def trace(loaded, beside=None):
+  """The full step of one stage, from the shapes of its models."""
   if not hasattr(loaded.data, "seq_len"):
     pytest.skip("its teacher is a run of another config")
   try:
-    models = run.find_models(loaded)
+    models = run.find_models(loaded, beside=beside)
   except refs.Unreachable as error:
     pytest.skip(str(error))
   batch = placement.batch_shapes(loaded.data, loaded.group_size)
@@ -104,6 +114,74 @@ def test_a_number_replaces_a_schedule_and_an_absent_value():
   got = config.override(tiny(), ["--method.parts.kd.weight=0.5"])
   assert got.method.parts["kd"].weight == 0.5
   assert config.override(tiny(), ["--steps", "5"]).ema is None
+
+
+def both(**second) -> config.Stages:
+  changes = {"teachers": {"teacher": config.Teacher("stage:first")}}
+  later = dataclasses.replace(tiny(), **(changes | second))
+  return config.Stages({"first": tiny(), "cool-down": later})
+
+
+def test_flags_go_to_a_stage_or_to_all():
+  flags = (
+    "--steps 7 --cool-down.student.layers 0 1 --seed=3 "
+    "--cool_down.steps=9 --first.method.parts.ce.weight 0.5"
+  )
+  got = config.override_stages(both(), flags.split()).stages
+  first, second = got["first"], got["cool-down"]
+  assert (first.steps, second.steps) == (7, 9)
+  assert (first.seed, second.seed) == (3, 3)
+  assert (first.student.layers, second.student.layers) == ((0, 2), (0, 1))
+  weights = [one.method.parts["ce"].weight for one in (first, second)]
+  assert weights == [0.5, 0.1]
+  assert second.teachers["teacher"].ref == "stage:first"
+
+
+@pytest.mark.parametrize("flags", ["--stepz 4", "--third.steps 4"])
+def test_an_unknown_flag_names_the_stages(flags):
+  with pytest.raises(types.UserError, match="first, cool-down") as caught:
+    config.override_stages(both(), flags.split())
+  assert flags.split()[0] in str(caught.value)
+
+
+def test_an_unknown_flag_of_a_stage_names_it():
+  with pytest.raises(types.UserError, match=r"stage cool-down: .*--stepz"):
+    config.override_stages(both(), ["--cool-down.stepz", "4"])
+
+
+@pytest.mark.parametrize(
+  ("name", "said"),
+  [
+    ("steps", "a flag of every stage"),
+    ("log-every", "a flag of every stage"),
+    ("checkpoints", "a directory of every run"),
+    ("../x", "letters, digits"),
+    ("", "letters, digits"),
+  ],
+)
+def test_names_that_no_stage_can_have(name, said):
+  with pytest.raises(types.UserError, match=said):
+    config.Stages({name: tiny()})
+
+
+def teacher(ref):
+  return {"teachers": {"teacher": config.Teacher(ref)}}
+
+
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    (teacher("stage:cool-down"), r"teachers.teacher.ref.*no stage before it"),
+    (teacher("stage:fist"), r"fist is no stage; before it are first"),
+    ({"student": config.Pretrained("stage:a")}, r"student\.ref"),
+    ({"student": config.Lora(config.Cut(2, "stage:a"))}, r"student\.base\.ref"),
+    ({"student": config.Fresh(like=config.Cut(2, "stage:a"))}, r"like\.ref"),
+    ({"tokenizer": "stage:a@best"}, r"tokenizer is 'stage:a@best'"),
+  ],
+)
+def test_references_to_no_earlier_stage(changes, said):
+  with pytest.raises(types.UserError, match=said):
+    both(**changes)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("model_card",), (ABOVE,)),
   (("export",), (ABOVE,)),
   (("start",), (ABOVE,)),
+  (("stages",), (ABOVE,)),
   (("train",), (ABOVE,)),
   (("plan",), (ABOVE,)),
   (("report",), (ABOVE,)),

@@ -11,7 +11,16 @@ from typing import Any
 import jax
 
 from jdistill import config as config_lib
-from jdistill import hlo, placement, rollout, run, sharding, types
+from jdistill import (
+  hlo,
+  placement,
+  pretrained,
+  rollout,
+  run,
+  sharding,
+  stages,
+  types,
+)
 from jdistill.models.base import Architecture
 from jdistill.plan import chips, faults, flops, traffic
 from jdistill.plan.figures import DAY as DAY
@@ -27,17 +36,46 @@ BACKWARD = 3.0
 """Operations of forward and backward pass, in forward passes."""
 
 
-def plan(config: config_lib.Config, topology: chips.Topology) -> Plan:
+def stage(
+  config: config_lib.Config | config_lib.Stages, name: str | None = None
+) -> tuple[config_lib.Config, pretrained.Beside]:
+  """The run to plan, of several stages a named one or the last.
+
+  Returns: its config, and the students that its references name, if any.
+  """
+  if isinstance(config, config_lib.Config):
+    if name is not None:
+      raise types.UserError(
+        f"--stage is {name!r}, but the config has no stages"
+      )
+    return config, None
+  name = name or list(config.stages)[-1]
+  if name not in config.stages:
+    raise types.UserError(
+      f"--stage is {name!r}, and the stages are {', '.join(config.stages)}"
+    )
+  alone = {k: self_contained(one) for k, one in config.stages.items()}
+  students = stages.students(config_lib.Stages(alone), name)
+  return config.stages[name], students
+
+
+def plan(
+  config: config_lib.Config,
+  topology: chips.Topology,
+  *,
+  beside: pretrained.Beside = None,
+) -> Plan:
   """Compiles a run's step for a topology; nothing is loaded or downloaded.
 
   Models that have an `architecture` beside their `ref` are planned from it;
-  others are looked up as training does.
+  others are looked up as training does. `beside` are the students of other
+  stages that it names, of `stage`.
 
   Raises:
     UserError: for a config or topology that cannot work.
     TooLarge: where the compiler refuses for want of memory.
   """
-  built, batch = _build(config, chips.devices(topology))
+  built, batch = _build(config, chips.devices(topology), beside)
   parts = {name: part.trace(batch) for name, part in built.parts.items()}
   apart = {name: _compiled(topology, built.mesh_of(name), traced,
                            f"the program of teachers.{name}")
@@ -154,12 +192,17 @@ def _compiled(
   )
 
 
-def lower(config: config_lib.Config, topology: chips.Topology) -> Lowered:
+def lower(
+  config: config_lib.Config,
+  topology: chips.Topology,
+  *,
+  beside: pretrained.Beside = None,
+) -> Lowered:
   """Traces and lowers a run's step for GPUs, which is as far as it goes.
 
   Raises: UserError for a config that cannot work.
   """
-  built, batch = _build(config, topology.num_devices)
+  built, batch = _build(config, topology.num_devices, beside)
   programs = [(part.mesh, part.trace(batch)) for part in built.parts.values()]
   programs.append((built.mesh, _trace(built, batch)))
   if built.write is not None:
@@ -181,10 +224,10 @@ def lower(config: config_lib.Config, topology: chips.Topology) -> Lowered:
 
 
 def _build(
-  config: config_lib.Config, devices: Any
+  config: config_lib.Config, devices: Any, beside: pretrained.Beside
 ) -> tuple[run.Run, types.Batch]:
   config = self_contained(config)
-  models = run.find_models(config)
+  models = run.find_models(config, beside=beside)
   batch = placement.batch_shapes(config.data, config.group_size)
   built = run.build(config, models, batch, devices=devices)
   return built, built.batch_shapes

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from jdistill import config as config_lib
-from jdistill import optim, types
+from jdistill import optim, pretrained, types
 from jdistill.config import Config
 from jdistill.plan import chips, planning
 
@@ -18,6 +18,8 @@ def search(
   config: Config,
   topology: chips.Topology,
   found: Callable[[Try], None] = lambda _: None,
+  *,
+  beside: pretrained.Beside = None,
 ) -> list[Try]:
   """Tries each change alone and, where none is enough, more and more together.
 
@@ -25,12 +27,13 @@ def search(
     config: a run that does not fit.
     topology: what it should fit.
     found: called with every try when it is done.
+    beside: see `planning.plan`.
   """
   tries: list[Try] = []
 
   def attempt(changed: Config, flags: tuple[str, ...]) -> bool:
     try:
-      made = planning.plan(changed, topology)
+      made = planning.plan(changed, topology, beside=beside)
     except planning.TooLarge as error:
       made = error
     except types.UserError:

