@@ -246,17 +246,16 @@ def build(
     donate_argnums=0,
     compiler_options=sharding.compiler_options(mesh),
   )
-  judge = _judge(config, models, parts, token_bytes)
+  judges = _judges(config, models)
   eval_step = jax.jit(
-    judge,
+    _judge(models, judges, token_bytes),
     # Held-out batches may carry other arrays: they lie where they lie.
     in_shardings=(student_places, teacher_places | heads, None),
     out_shardings=whole,
   )
   if parts:
-    first = next(iter(teachers))
     train_step = apart.Step(train_step, parts, training=True)
-    judging = {name: part for name, part in parts.items() if name == first}
+    judging = {name: part for name, part in parts.items() if name in judges}
     eval_step = apart.Step(eval_step, judging, training=False)
   writing = run_rollout.Rollouts(config, models, parts, ends, mesh)
   teacher_pens = {k: p for k, p in teacher_places.items() if k not in parts}
@@ -305,31 +304,29 @@ def _part(
   )
 
 
-def _judge(
-  config: config_lib.Config,
-  models: Models,
-  parts: Mapping[str, apart.Part],
-  token_bytes: np.ndarray | None,
-):
-  """`judge(student_params, teacher_params, batch)`, against every teacher.
+def _judges(config: config_lib.Config, models: Models) -> tuple[str, ...]:
+  """The teachers that are judged by; where ids differ the first alone."""
+  names = tuple(models.teachers)
+  return names if config.method.needs().same_vocabulary else names[:1]
 
-  Of teachers on devices of their own against the first alone.
-  """
-  teachers = {k: found.architecture for k, found in models.teachers.items()}
-  first = next(iter(teachers), None)
-  others = ()
-  if config.method.needs().same_vocabulary:
-    others = tuple(k for k in teachers if k != first and k not in parts)
+
+def _judge(
+  models: Models, judges: tuple[str, ...], token_bytes: np.ndarray | None
+):
+  """`judge(student_params, teacher_params, batch)`, against these teachers."""
+  teachers = {k: models.teachers[k].architecture for k in judges}
+  first = judges[0] if judges else None
+  others = {k: a for k, a in teachers.items() if k != first}
   eval_step = step.make_eval_step(
     models.student,
     None if first is None else teachers[first],
-    others={name: teachers[name] for name in others},
+    others=others,
     token_bytes=token_bytes,
   )
 
-  def judge(student, teachers, batch):
-    own = None if first is None else teachers[first]
-    return eval_step(student, own, batch, {k: teachers[k] for k in others})
+  def judge(student, params, batch):
+    own = None if first is None else params[first]
+    return eval_step(student, own, batch, {k: params[k] for k in others})
 
   return judge
 

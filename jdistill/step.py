@@ -220,7 +220,7 @@ def make_eval_step(
     student: the model that is judged.
     teacher: the model it is compared with, of the same vocabulary, or None.
       Where the batch has what a teacher said, that and its head, which is then
-      all of `teacher_params`, take its place.
+      all of its parameters, take its place.
     others: further such models by name.
     token_bytes: [V] bytes that each token stands for, to count bits per byte.
   Returns: `eval_step(student_params, teacher_params, batch, others_params=None)
@@ -254,15 +254,13 @@ def make_eval_step(
   def eval_step(params, teacher_params, batch, others_params=None):
     view = batch["student"]
     outputs = {"student": student.for_evaluation().bind(params)(view)}
+    said = dict(batch.said)
     for name, other in (others or {}).items():
-      judge = other.for_evaluation().bind((others_params or {})[name])
-      outputs[f"other/{name}"] = judge(view)
-    if batch.said:
-      [said] = batch.said.values()
-      outputs["teacher"] = said["student"].with_head(teacher_params)
-    elif teacher is not None:
-      judge = teacher.for_evaluation().bind(teacher_params)
-      outputs["teacher"] = judge(view)
+      own = (others_params or {})[name]
+      outputs[f"other/{name}"] = _heard(other, own, view, said.pop(name, None))
+    if teacher is not None:
+      [first] = said.values() or [None]
+      outputs["teacher"] = _heard(teacher, teacher_params, view, first)
     vocab = min(o.head.vocab_size for o in outputs.values())
     streams = {
       k: types.Dense(o.hidden, o.head.cut(vocab)) for k, o in outputs.items()
@@ -284,6 +282,18 @@ def make_eval_step(
     return sums
 
   return eval_step
+
+
+def _heard(
+  teacher: Architecture,
+  params: types.PyTree,
+  view: types.View,
+  said: Mapping[str, types.Outputs] | None,
+) -> types.Outputs:
+  """What a teacher says, or said where its head alone is here."""
+  if said is not None:
+    return said["student"].with_head(params)
+  return teacher.for_evaluation().bind(params)(view)
 
 
 def split_rows(tree: types.PyTree, num: int) -> types.PyTree:
