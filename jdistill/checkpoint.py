@@ -317,3 +317,18 @@ def dump_json(path: pathlib.Path, value: Any) -> None:
   temp = path.with_suffix(path.suffix + ".tmp")
   temp.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
   temp.replace(path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """JSON of a run directory.
+
+  Raises: UserError if the file is missing or damaged.
+  """
+  try:
+    return json.loads(path.read_text())
+  except OSError as error:
+    raise types.UserError(
+      f"{path}: {error.strerror}; is {path.parent} a run directory?"
+    ) from error
+  except ValueError as error:
+    raise types.UserError(f"{path}: not valid JSON: {error}") from error

@@ -25,7 +25,8 @@ Distil a big Flax model into a small one.
   train CONFIG [--workdir DIR] [--resume auto|never] [--any.field VALUE ...]
       start a run, or go on with the one in DIR (default: runs/CONFIG's name);
       --distributed or --coordinator HOST:PORT --process-id I --num-processes N
-      where it runs in several processes
+      where it runs in several processes; --STAGE.field is for one of several
+      stages
   evaluate REF ... [--teacher REF] [--data REF]
       KL to a teacher, perplexity, agreement, bits per byte of models
   generate REF --prompt TEXT | --prompts FILE [--to FILE] [--temperature T]
@@ -41,7 +42,8 @@ Distil a big Flax model into a small one.
   shardings CONFIG [--devices N] [--json] [--any.field VALUE ...]
       which part of each parameter a device of the mesh would hold
   plan CONFIG --topology v5p:4x8x8 [--search] [--any.field VALUE ...]
-      compile a run for a pod: memory, traffic, predicted time
+      compile a run for a pod: memory, traffic, predicted time; --stage NAME for
+      one of several, also with shardings
 
 jdistill COMMAND --help tells more. Faults that you can mend end with one
 message and exit code 2.

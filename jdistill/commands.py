@@ -14,7 +14,8 @@ def train(argv: list[str]) -> int:
     prog="jdistill train",
     description="Start a run, or go on with the one in its directory.",
     epilog="Every field of the config is a flag: --steps 20 --optimizer.lr "
-    "1e-3. `jdistill train CONFIG --fields` lists them.",
+    "1e-3. `jdistill train CONFIG --fields` lists them. Of several stages "
+    "--STAGE.steps 20 is for one, and --steps 20 for all.",
   )
   parser.add_argument("config", help="a Python file with get_config()")
   parser.add_argument(
@@ -76,7 +77,8 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
   except train_lib.Stopped as stopped:
     distributed.log(
       f"jdistill: saved at step {stopped.step} in "
-      f"{workdir_lib.name(workdir)}; the same command goes on from there"
+      f"{workdir_lib.name(stopped.workdir)}; the same command goes on from "
+      "there"
     )
     return stopped.code
   import jax

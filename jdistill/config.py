@@ -230,6 +230,11 @@ class Stages:
     earlier: list[str] = []
     for name, config in self.stages.items():
       _check_name(name, config)
+      if same := [other for other in earlier if _same_flag(other, name)]:
+        raise types.UserError(
+          f"stage {name!r}: {same[0]!r} is another, and flags cannot tell them "
+          "apart"
+        )
       for field, ref in references(config).items():
         _check_reference(f"stage {name}: {field}", ref, earlier, self.stages)
       earlier.append(name)

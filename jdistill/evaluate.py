@@ -3,7 +3,6 @@
 """Judging models that exist: held-out metrics, and texts side by side."""
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,14 @@ from jdistill import (
   pretrained,
   refs,
   run,
+  run_models,
   sampling,
   sharding,
   step,
   tokenizers,
   types,
 )
-from jdistill.config import Dtype, Teacher, Weights
+from jdistill.config import Dtype, Weights
 from jdistill.data import corpus
 from jdistill.models.base import Architecture
 
@@ -193,7 +193,9 @@ def _evals(found: pretrained.Found, options: Options) -> dict[str, data.Data]:
       "it: --data REF, such as --data stdlib:pydoc"
     )
   path = found.location.path / "config.json"
-  evals = config_json.decode(read_json(path).get("evals", {}), where=str(path))
+  evals = config_json.decode(
+    checkpoint.read_json(path).get("evals", {}), where=str(path)
+  )
   if not evals:
     raise types.UserError(
       f"{path}: this run has no evals; name data: --data REF"
@@ -213,15 +215,7 @@ def _teacher(
     return pretrained.find(options.teacher, dtype=options.dtype)
   if found.location.kind != "run":
     return None
-  path = found.location.path / "config.json"
-  teachers = read_json(path).get("teachers", {})
-  for name, tree in teachers.items():
-    teacher = config_json.decode(tree, where=f"{path}: teachers.{name}")
-    assert isinstance(teacher, Teacher)
-    return pretrained.find(
-      teacher.ref, architecture=teacher.architecture, dtype=options.dtype
-    )
-  return None
+  return run_models.first_teacher(found.location.path, dtype=options.dtype)
 
 
 def _check_vocabulary(found, teacher, tokenizer) -> None:
@@ -246,21 +240,6 @@ def _check_vocabulary(found, teacher, tokenizer) -> None:
       f"{difference}; KL and agreement need the same one (name another "
       "--teacher)"
     )
-
-
-def read_json(path: pathlib.Path) -> Any:
-  """JSON of a run directory.
-
-  Raises: UserError if the file is missing or damaged.
-  """
-  try:
-    return json.loads(path.read_text())
-  except OSError as error:
-    raise types.UserError(
-      f"{path}: {error.strerror}; is {path.parent} a run directory?"
-    ) from error
-  except ValueError as error:
-    raise types.UserError(f"{path}: not valid JSON: {error}") from error
 
 
 def encode_prompt(
@@ -309,7 +288,7 @@ def end_ids(
   if location is not None and location.kind == "huggingface":
     path = location.path / "generation_config.json"
     if path.is_file():
-      more = read_json(path).get("eos_token_id")
+      more = checkpoint.read_json(path).get("eos_token_id")
       ends |= set(more if isinstance(more, list) else [more]) - {None}
   return tuple(sorted(ends))
 
@@ -368,7 +347,7 @@ def write_continuations(
   if jax.process_index() != 0:
     return path
   path.parent.mkdir(exist_ok=True)
-  old = read_json(path) if path.is_file() else []
+  old = checkpoint.read_json(path) if path.is_file() else []
   merged = {row["prompt"]: dict(row) for row in old}
   for row in rows:
     merged[row["prompt"]] = {**merged.get(row["prompt"], {}), **row}

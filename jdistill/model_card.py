@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jdistill import config_json, heldout, methods, metrics, pretrained, refs
+from jdistill.config import INIT
 from jdistill.models.base import num_params
 
 if TYPE_CHECKING:
@@ -297,7 +298,11 @@ def shown(ref: str, more: str = "") -> str:
     ref: of a model or of data.
     more: what follows it, such as a split.
   """
+  if ref == INIT:
+    return "its own start"
   parsed = refs.parse(ref)
+  if parsed.scheme == "stage":
+    return f"the student of stage `{parsed.target}`"
   if parsed.scheme in ("hf", "pypi", "tfds", "stdlib"):
     return f"`{ref.partition('#')[0]}{more}`"
   name = pathlib.Path(parsed.target).name

@@ -20,12 +20,6 @@ Shardings = Callable[[Architecture, types.PyTree], types.PyTree]
 """`shardings(architecture, shapes) -> tree of jax.sharding.Sharding`."""
 
 
-Beside = pathlib.Path | Mapping[str, Architecture] | None
-"""The run that a reference is in the config of: its directory, beside which
-`stage:NAME` lies; or, before there is any, the students' architectures by the
-names of their stages."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Found:
   """A model that a reference names; its weights are not read yet."""
@@ -109,6 +103,20 @@ class Found:
     return jax.jit(draw, out_shardings=places)()
 
 
+Beside = pathlib.Path | Mapping[str, Found] | None
+"""Where the stages are that references in a run's config name: beside the run's
+directory; or, before there are any, the students by the names of their stages,
+of which only the architecture counts, and the location for a tokenizer."""
+
+
+def to_come(ref: str, beside: Beside) -> Found | None:
+  """The student that `stage:NAME` names before there is any, if it does."""
+  if not isinstance(beside, Mapping):
+    return None
+  reference = refs.parse(ref)
+  return beside[reference.target] if reference.scheme == "stage" else None
+
+
 def find(
   ref: str | None,
   *,
@@ -133,14 +141,12 @@ def find(
   """
   if ref is None:
     return _to_draw(architecture, dtype, stored)
-  if isinstance(beside, Mapping):
-    reference = refs.parse(ref)
-    if reference.scheme == "stage":
-      shape = _student_to_be(reference, architecture, beside)
-      return _to_draw(shape, dtype, stored, name=ref)
-    location = refs.locate(reference)
-  else:
-    location = refs.locate(ref, beside=beside)
+  if student := to_come(ref, beside):
+    architecture = _shape_to_come(ref, architecture, student)
+    architecture = with_dtype(with_storage(architecture, stored), dtype)
+    return dataclasses.replace(student, ref=ref, architecture=architecture)
+  directory = beside if isinstance(beside, pathlib.Path) else None
+  location = refs.locate(ref, beside=directory)
   if location.kind == "orbax":
     if architecture is None:
       raise types.UserError(
@@ -160,25 +166,21 @@ def find(
   return Found(ref, location, with_dtype(architecture, dtype))
 
 
-def _student_to_be(
-  reference: refs.Reference,
-  own: Architecture | None,
-  students: Mapping[str, Architecture],
+def _shape_to_come(
+  ref: str, own: Architecture | None, student: Found
 ) -> Architecture:
-  shape = students[reference.target]
-  if own is None and config_json.is_own(config_json.encode(shape)):
+  if own is None and config_json.is_own(
+    config_json.encode(student.architecture)
+  ):
     raise types.UserError(
-      f"{reference}: the student is a module of your own, which its run cannot "
-      "tell; set `architecture` beside the reference, as in that stage"
+      f"{ref}: the student is a module of your own, which its run cannot tell; "
+      "set `architecture` beside the reference, as in that stage"
     )
-  return own or whole(shape)
+  return whole(own or student.architecture)
 
 
 def _to_draw(
-  architecture: Architecture | None,
-  dtype: str,
-  stored: str,
-  name: str | None = None,
+  architecture: Architecture | None, dtype: str, stored: str
 ) -> Found:
   if architecture is None:
     raise types.UserError(
@@ -186,7 +188,7 @@ def _to_draw(
       "or an architecture that draws its own weights"
     )
   architecture = with_storage(architecture, stored)
-  name = name or type(architecture).__name__
+  name = type(architecture).__name__
   location = refs.Located(name, "drawn", pathlib.Path(), name=name)
   return Found(name, location, with_dtype(architecture, dtype))
 

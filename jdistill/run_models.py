@@ -10,8 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jdistill import (
+  checkpoint,
+  config_json,
+  pretrained,
+  refs,
+  sharding,
+  types,
+)
 from jdistill import config as config_lib
-from jdistill import pretrained, refs, sharding, types
 from jdistill.config import INIT, LIVING
 from jdistill.models import host
 from jdistill.models import low_rank as low_rank_lib
@@ -239,6 +246,39 @@ def _cut(
     layers = cut.evenly_spaced(shape.num_layers, layers)
   student, _ = cut.cut_layers(shape, shape.shapes(), layers)
   return start, tuple(layers), student
+
+
+def first_teacher(
+  path: pathlib.Path, *, dtype: str = "float32"
+) -> pretrained.Found | None:
+  """The teacher that a run's evaluations compare with, if there is any.
+
+  Args:
+    path: the run's directory.
+    dtype: compute dtype, where the architecture has one.
+  Raises: UserError if it cannot be found any more.
+  """
+  file = path / "config.json"
+  tree = checkpoint.read_json(file)
+  for name, said in tree.get("teachers", {}).items():
+    where = f"{file}: teachers.{name}"
+    teacher = config_json.decode(said, where=where)
+    assert isinstance(teacher, config_lib.Teacher)
+    if teacher.ref == INIT:
+      config = config_json.decode(tree, where=str(file))
+      plain = {name: config_lib.Teacher(INIT, dtype=teacher.dtype)}
+      config = dataclasses.replace(config, teachers=config.teachers | plain)
+      found = find_models(config, beside=path).teachers[name]
+      shape = pretrained.with_dtype(found.architecture, dtype)
+      return dataclasses.replace(found, architecture=shape)
+    if teacher.ref not in LIVING:
+      return pretrained.find(
+        teacher.ref,
+        architecture=teacher.architecture,
+        dtype=dtype,
+        beside=path,
+      )
+  return None
 
 
 def rules(

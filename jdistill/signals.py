@@ -4,6 +4,7 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 from collections.abc import Iterator
 
@@ -13,11 +14,14 @@ _CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
 class Stopped(Exception):
-  """The run was told to stop, has saved, and should exit with `code`."""
+  """The run was told to stop, has saved, and should exit with `code`.
 
-  def __init__(self, code: int, step: int):
+  `workdir` is its directory; of several stages that of the one it stopped in.
+  """
+
+  def __init__(self, code: int, step: int, workdir: pathlib.Path):
     super().__init__(f"stopped at step {step}")
-    self.code, self.step = code, step
+    self.code, self.step, self.workdir = code, step, workdir
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 
 import itertools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
 from typing import Any
 
 import jax
@@ -13,8 +13,6 @@ from jdistill import (
   checkpoint,
   config_json,
   distributed,
-  evaluate,
-  placement,
   pretrained,
   refs,
   run,
@@ -23,7 +21,7 @@ from jdistill import (
   types,
 )
 from jdistill import workdir as workdir_lib
-from jdistill.config import Config, Stages, changed, references
+from jdistill.config import Config, Cut, Lora, Stages, changed, references
 from jdistill.models.base import Architecture
 
 _TO_DO = ("eval_rollouts", "evals", "samples", "steps")
@@ -54,53 +52,56 @@ def train(
   """
   distributed.decide(lambda: _check_workdir(stages, workdir, resume))
   results = distributed.decide(lambda: _finished(stages, workdir))
-  for name in stages.stages:
-    if name not in results:
-      _check_stage(stages, name, workdir, list(results))
+  _check(stages, workdir, results)
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
     tree = config_json.encode(stages)
     checkpoint.dump_json(workdir / "config.json", tree)
-    workdir_lib.upload(workdir)
   last = list(stages.stages)[-1]
   for name, config in stages.stages.items():
     if name in results:
       log(f"stage {name}: finished before, {results[name]['steps']} steps")
       continue
     log(f"stage {name}")
+    distributed.decide(lambda: workdir_lib.upload(workdir))
+    if jax.process_index() != 0:
+      workdir_lib.refresh(workdir)
     results[name] = one(config, workdir / name)
     if told and name != last:
-      raise signals.Stopped(told[0], config.steps)
+      raise signals.Stopped(told[0], config.steps, workdir / name)
   return {**results[last], "stages": results}
 
 
-def students(
-  stages: Stages,
-  name: str,
-  known: Mapping[str, Architecture] | None = None,
-) -> dict[str, Architecture]:
-  """The architectures of the students that a stage's references name.
+def students(stages: Stages, name: str) -> dict[str, pretrained.Found]:
+  """The students that a stage's references name, before there are any.
 
   Args:
     stages: the run; no weights are read.
     name: of the stage.
-    known: architectures that need not be found out.
   Returns: by the names of their stages, for `run.find_models(beside=...)`.
   """
-  found = dict(known or {})
+  found = {}
   for ref in references(stages.stages[name]).values():
     reference = refs.parse(ref)
-    other = reference.target
-    if reference.scheme == "stage" and other not in found:
-      found = students(stages, other, found)
-      models = run.find_models(stages.stages[other], beside=found)
-      found[other] = models.student
+    if reference.scheme == "stage" and reference.target not in found:
+      found |= students(stages, reference.target)
+      config = stages.stages[reference.target]
+      models = run.find_models(config, beside=found)
+      found[reference.target] = _to_come(reference.target, models.student)
   return found
+
+
+def _to_come(
+  name: str, student: Architecture, tokenizer: refs.Located | None = None
+) -> pretrained.Found:
+  ref = f"stage:{name}"
+  drawn = refs.Located(ref, "drawn", pathlib.Path(), name=ref)
+  return pretrained.Found(ref, tokenizer or drawn, student)
 
 
 def _check_workdir(stages: Stages, workdir: pathlib.Path, resume: str) -> None:
   """Refuses a directory of another run, or a change to what has begun."""
-  if start.read_config(workdir, resume) is None:
+  if start.read_config(workdir) is None:
     return
   said, now = workdir_lib.name(workdir), list(stages.stages)
   names = workdir_lib.stages(workdir)
@@ -110,6 +111,8 @@ def _check_workdir(stages: Stages, workdir: pathlib.Path, resume: str) -> None:
       "another --workdir"
     )
   begun = [s for s in names if (workdir / s / "config.json").is_file()]
+  if begun:
+    start.check_resume(workdir, resume)
   if now[: len(begun)] != begun:
     raise types.UserError(
       f"{said} holds a run whose first stages are {', '.join(begun)}, and "
@@ -134,7 +137,7 @@ def _finished(stages: Stages, workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / name / "result.json"
     if not path.is_file():
       break
-    result = evaluate.read_json(path)
+    result = checkpoint.read_json(path)
     new = config_json.encode(config)
     lines = changed(_config(workdir / name), new)
     fields = {line.partition(":")[0].partition(".")[0] for line in lines}
@@ -145,22 +148,28 @@ def _finished(stages: Stages, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _config(workdir: pathlib.Path) -> dict[str, Any]:
-  return evaluate.read_json(workdir / "config.json")
+  return checkpoint.read_json(workdir / "config.json")
 
 
-def _check_stage(
-  stages: Stages, name: str, workdir: pathlib.Path, finished: list[str]
-) -> None:
-  """Refuses what can be seen not to fit before the first stage starts."""
-  known = {}
-  for other in finished:
-    tree = evaluate.read_json(workdir / other / "student.json")
-    if not config_json.is_own(tree):
-      known[other] = pretrained.run_architecture(workdir / other)
-  config = stages.stages[name]
-  try:
-    models = run.find_models(config, beside=students(stages, name, known))
-    batch = placement.batch_shapes(config.data, config.group_size)
-    run.build(config, models, batch)
-  except types.UserError as error:
-    raise types.UserError(f"stage {name}: {error}") from error
+def _check(stages: Stages, workdir: pathlib.Path, finished: Container) -> None:
+  """Refuses what can be seen not to work, before the first stage starts."""
+  there: dict[str, pretrained.Found] = {}
+  for name, config in stages.stages.items():
+    if name in finished:
+      there[name] = _come(config, workdir / name)
+      continue
+    try:
+      ready = start.prepare(config, there)
+    except types.UserError as error:
+      raise types.UserError(f"stage {name}: {error}") from error
+    ready.close()
+    models = ready.built.models
+    tokenizer = start.tokenizer_location(config, models, there)
+    there[name] = _to_come(name, models.student, tokenizer)
+
+
+def _come(config: Config, workdir: pathlib.Path) -> pretrained.Found:
+  """The student of a stage that has finished."""
+  spec = config.student
+  own = None if isinstance(spec, (Cut, Lora)) else spec.architecture
+  return pretrained.find(workdir_lib.name(workdir), architecture=own)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is checked, said and written before a run's first step."""
 
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -13,12 +14,17 @@ from typing import Any
 import jax
 
 from jdistill import (
+  apart,
   checkpoint,
   config_json,
   data,
+  evaluate,
+  heldout,
   placement,
   pretrained,
+  refs,
   run,
+  sharding,
   tokenizers,
   types,
 )
@@ -45,17 +51,74 @@ MAY_CHANGE = (
 """Config fields that may differ when a run is resumed."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Ready:
+  """What a run is made of, apart from the arrays."""
+
+  built: run.Run
+  loader: data.Loader
+  evals: dict[str, heldout.HeldOut]
+  tokenizer: Any
+
+  def close(self) -> None:
+    self.loader.close()
+    for held in self.evals.values():
+      held.loader.close()
+
+
+def prepare(config: Config, beside: pretrained.Beside) -> Ready:
+  """Finds a run's models and data and puts them together.
+
+  Args:
+    config: the run.
+    beside: where other stages are that its references may name.
+  Raises: UserError for whatever does not fit together; no weights are read.
+  """
+  share = sharding.row_share(apart.meshes(config)[0])
+  models = run.find_models(config, beside=beside)
+  tokenizer = find_tokenizer(config, models, beside)
+  cache = refs.cache_directory() / "tokens"
+  loader = data.load(
+    config.data, tokenizer, seed=config.seed, cache_dir=cache, **share
+  )
+  evals = {
+    name: heldout.HeldOut(spec, tokenizer, cache, share)
+    for name, spec in config.evals.items()
+  }
+  position = loader.state()
+  local = run.to_batch(next(loader), config.group_size)
+  shapes = run.batch_shapes(config.data, local, config.group_size)
+  loader.restore(position)
+  table, ends = None, config.data.end_ids
+  if tokenizer is not None:
+    table = tokenizers.token_bytes(tokenizer)
+    location = None if models.start is None else models.start.location
+    ends = evaluate.end_ids(tokenizer, location)
+  built = run.build(config, models, shapes, token_bytes=table, ends=ends)
+  return Ready(built, loader, evals, tokenizer)
+
+
 def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
   """Refuses a directory of another run, or what is no run at all."""
-  old = read_config(workdir, resume)
+  old = read_config(workdir)
   if old is not None:
+    check_resume(workdir, resume)
     check_same(old, config, workdir)
 
 
-def read_config(workdir: pathlib.Path, resume: str) -> dict[str, Any] | None:
+def check_resume(workdir: pathlib.Path, resume: str) -> None:
+  """Refuses to go on with the run in a directory where that is not wanted."""
+  if resume == "never":
+    raise types.UserError(
+      f"{workdir_lib.name(workdir)} already holds a run and --resume is never; "
+      "choose another --workdir"
+    )
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
   """The config of the run in a directory, as JSON; None if there is none yet.
 
-  Raises: UserError for what is no run, and for a run that is not to go on.
+  Raises: UserError for what is no run.
   """
   path, said = workdir / "config.json", workdir_lib.name(workdir)
   if workdir.exists() and not workdir.is_dir():
@@ -68,11 +131,6 @@ def read_config(workdir: pathlib.Path, resume: str) -> dict[str, Any] | None:
         f"{said} holds other files and no run; choose an empty --workdir"
       )
     return None
-  if resume == "never":
-    raise types.UserError(
-      f"{said} already holds a run and --resume is never; choose another "
-      "--workdir"
-    )
   checkpoint.check_links(workdir)
   try:
     return json.loads(path.read_text())
@@ -122,26 +180,19 @@ def _may_change(path: Sequence[str]) -> bool:
 
 
 def find_tokenizer(
-  config: Config, models: run.Models, workdir: pathlib.Path
+  config: Config, models: run.Models, beside: pretrained.Beside
 ) -> Any:
   """The run's tokenizer, checked against every head; None without text."""
   specs = (config.data, *config.evals.values())
   if not any(spec.needs_tokenizer for spec in specs):
     return None
-  origin = None
-  if config.tokenizer is not None:
-    found = tokenizers.load(config.tokenizer, beside=workdir)
-  else:
-    sources = [*models.teachers.values(), models.start]
-    brings = [s for s in sources if s is not None and s.location.has_tokenizer]
-    source = next(iter(brings), None)
-    if source is None:
-      raise types.UserError(
-        "tokenizer: neither teacher nor student brings one; name a model "
-        "reference whose tokenizer the text is cut with"
-      )
-    origin = source.location
-    found = tokenizers.load(origin)
+  origin = tokenizer_location(config, models, beside)
+  if origin is None:
+    raise types.UserError(
+      "tokenizer: neither teacher nor student brings one; name a model "
+      "reference whose tokenizer the text is cut with"
+    )
+  found = tokenizers.load(origin)
   tokenizers.check_head(found, models.student.vocab_size)
   writes = config.rollout is not None and config.rollout.teachers()
   if config.method.needs().same_vocabulary or writes:
@@ -150,6 +201,21 @@ def find_tokenizer(
       if teacher.location.has_tokenizer and teacher.location != origin:
         _check_vocabulary(name, teacher, found)
   return found
+
+
+def tokenizer_location(
+  config: Config, models: run.Models, beside: pretrained.Beside
+) -> refs.Located | None:
+  """Where a run's tokenizer is, if anywhere."""
+  if config.tokenizer is not None:
+    student = pretrained.to_come(config.tokenizer, beside)
+    if student is not None:
+      return student.location if student.location.has_tokenizer else None
+    directory = beside if isinstance(beside, pathlib.Path) else None
+    return tokenizers.locate(config.tokenizer, beside=directory)
+  sources = [*models.teachers.values(), models.start]
+  brings = [s for s in sources if s is not None and s.location.has_tokenizer]
+  return brings[0].location if brings else None
 
 
 def _check_vocabulary(name: str, teacher: pretrained.Found, tokenizer) -> None:

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdistill import (
-  apart,
   bad_steps,
   checkpoint,
   data,
@@ -23,14 +22,12 @@ from jdistill import (
   heldout,
   metrics,
   profiling,
-  refs,
   rollout,
   run,
   sharding,
   signals,
   stages,
   start,
-  tokenizers,
   types,
 )
 from jdistill import workdir as workdir_lib
@@ -89,27 +86,8 @@ def _one(
 ) -> dict[str, Any]:
   """Runs one stage; signals during it are put into `told`."""
   distributed.decide(lambda: start.check_workdir(config, workdir, resume))
-  share = sharding.row_share(apart.meshes(config)[0])
-  models = run.find_models(config, beside=workdir)
-  tokenizer = start.find_tokenizer(config, models, workdir)
-  cache = refs.cache_directory() / "tokens"
-  loader = data.load(
-    config.data, tokenizer, seed=config.seed, cache_dir=cache, **share
-  )
-  evals = {
-    name: heldout.HeldOut(spec, tokenizer, cache, share)
-    for name, spec in config.evals.items()
-  }
-  position = loader.state()
-  local = run.to_batch(next(loader), config.group_size)
-  shapes = run.batch_shapes(config.data, local, config.group_size)
-  loader.restore(position)
-  table, ends = None, config.data.end_ids
-  if tokenizer is not None:
-    table = tokenizers.token_bytes(tokenizer)
-    location = None if models.start is None else models.start.location
-    ends = evaluate.end_ids(tokenizer, location)
-  built = run.build(config, models, shapes, token_bytes=table, ends=ends)
+  ready = start.prepare(config, workdir)
+  built, loader = ready.built, ready.loader
   start.describe(built, loader, workdir, log)
 
   with jax.set_mesh(built.mesh), checkpoint.disk_errors(workdir):
@@ -117,7 +95,7 @@ def _one(
     teacher_params = built.load_teachers()
     begun = distributed.decide(workdir_lib.checkpoints(workdir).is_dir)
     state = None if begun else built.init_state(teacher_params)
-    start.write(config, built, tokenizer, workdir)
+    start.write(config, built, ready.tokenizer, workdir)
   with (
     jax.set_mesh(built.mesh),
     checkpoint.disk_errors(workdir),
@@ -136,10 +114,10 @@ def _one(
       built,
       teacher_params,
       loader,
-      evals,
+      ready.evals,
       saved,
       workdir,
-      tokenizer,
+      ready.tokenizer,
       told,
       profile,
       log,
@@ -202,7 +180,8 @@ class _Loop:
           self._report(*pending, bar)
           self._save(state, step)
           self.saved.wait()
-          raise Stopped(self.stop[0] if self.stop else 143, step)
+          code = self.stop[0] if self.stop else 143
+          raise Stopped(code, step, self.workdir)
         row = None
         if self.evals and (last or step % config.eval_every == 0):
           self._report(*pending, bar)

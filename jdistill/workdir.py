@@ -126,6 +126,18 @@ def upload(directory: pathlib.Path) -> None:
   bucket.known |= {path: found[path] for path in changed}
 
 
+def refresh(directory: pathlib.Path) -> None:
+  """Reads again from the bucket what another process has uploaded.
+
+  Args:
+    directory: of `local`; elsewhere than in a bucket all see the same files.
+  """
+  bucket = _buckets.get(directory)
+  if bucket is not None:
+    _fetch(bucket.uri, directory, new=False)
+    bucket.known |= dict(_files(directory))
+
+
 def name(path: pathlib.Path) -> str:
   """How people call a run's directory or a file in it."""
   where = _bucket_of(path)
@@ -151,8 +163,10 @@ def _stages(text: str) -> tuple[str, ...]:
     found = json.loads(text)
   except ValueError:  # whoever reads the config says so
     return ()
-  several = isinstance(found, dict) and found.get("type") == SEVERAL
-  names = tuple(found.get("stages") or ()) if several else ()
+  if not isinstance(found, dict) or found.get("type") != SEVERAL:
+    return ()
+  inside = found.get("stages")
+  names = tuple(inside) if isinstance(inside, dict) else ("",)
   for stage in names:
     if not STAGE_NAME.fullmatch(stage):
       raise UserError(f"{_MARK}: {stage!r} is not the name of a stage")
@@ -203,8 +217,7 @@ def _fetch(uri: str, directory: pathlib.Path, *, new: bool) -> None:
     if not bucket.exists():
       raise UserError(f"{uri}: there is no bucket {bucket}")
     root = epath.Path(uri)
-    there = [p.name for p in root.iterdir()] if root.is_dir() else []
-    there = sorted(filter(None, there))  # a folder may be an object itself
+    there = _names(root)
     if _MARK.name not in there:
       if new and not there:
         return
@@ -221,12 +234,18 @@ def _fetch(uri: str, directory: pathlib.Path, *, new: bool) -> None:
     _all(one, paths)
 
 
+def _names(folder: Any) -> list[str]:
+  """What is in a folder, which may be an object itself."""
+  found = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+  return sorted(filter(None, found))
+
+
 def _wanted(root: Any, there: list[str], *, new: bool) -> Iterator[Any]:
   """The files of a run that a start or a reader needs, those of stages too."""
   yield root / _MARK.name
   inside = _stages((root / _MARK.name).read_text())
   for stage in inside:
-    names = [p.name for p in (root / stage).iterdir()] if stage in there else []
+    names = _names(root / stage) if stage in there else []
     if _MARK.name in names:
       yield from _wanted(root / stage, names, new=new)
   if new and not inside and _CHECKPOINTS not in there:

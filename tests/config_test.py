@@ -164,6 +164,11 @@ def test_names_that_no_stage_can_have(name, said):
     config.Stages({name: tiny()})
 
 
+def test_names_that_flags_do_not_tell_apart():
+  with pytest.raises(types.UserError, match="cannot tell them apart"):
+    config.Stages({"cool-down": tiny(), "cool_down": tiny()})
+
+
 def teacher(ref):
   return {"teachers": {"teacher": config.Teacher(ref)}}
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from jdistill import (
+  checkpoint,
   config_json,
-  evaluate,
   heldout,
   metrics,
   pretrained,
+  run_models,
   types,
   workdir,
 )
@@ -198,7 +199,7 @@ def read_run(path: pathlib.Path) -> RunRecord:
     path /= several[-1]
   if not (path / "config.json").is_file():
     raise types.UserError(f"{path} is no run directory: it has no config.json")
-  config = evaluate.read_json(path / "config.json")
+  config = checkpoint.read_json(path / "config.json")
   rows = metrics.read(path)
   evals = heldout.result_of(rows, list(config["evals"]))["evals"]
   evals = {name: stages for name, stages in evals.items() if stages.get("end")}
@@ -213,10 +214,10 @@ def read_run(path: pathlib.Path) -> RunRecord:
     rows=rows,
     evals=with_teacher_bits(evals),
     samples=_samples(path, list(config["evals"])),
-    continuations=evaluate.read_json(written) if written.is_file() else [],
+    continuations=checkpoint.read_json(written) if written.is_file() else [],
     size=_student_size(path),
-    teacher=_find_teacher(config),
-    layout=evaluate.read_json(layout) if layout.is_file() else None,
+    teacher=_find_teacher(path),
+    layout=checkpoint.read_json(layout) if layout.is_file() else None,
   )
 
 
@@ -253,25 +254,22 @@ def _samples(
     )
     if files:
       ends = dict.fromkeys([files[0], files[-1]])
-      found[name] = [evaluate.read_json(file) for file in ends]
+      found[name] = [checkpoint.read_json(file) for file in ends]
   return found
 
 
 def _student_size(path: pathlib.Path) -> int | None:
-  tree = evaluate.read_json(path / "student.json")
+  tree = checkpoint.read_json(path / "student.json")
   if config_json.is_own(tree):
     return None
   return num_params(pretrained.run_architecture(path).shapes())
 
 
-def _find_teacher(config: dict[str, Any]) -> pretrained.Found | None:
-  for tree in config["teachers"].values():
-    try:
-      teacher = config_json.decode(tree)
-      return pretrained.find(teacher.ref, architecture=teacher.architecture)
-    except types.UserError:  # a page can do without
-      return None
-  return None
+def _find_teacher(path: pathlib.Path) -> pretrained.Found | None:
+  try:
+    return run_models.first_teacher(path)
+  except types.UserError:  # a page can do without
+    return None
 
 
 def _model(teacher: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from jdistill.tokenizers.documents import (
   num_bytes,
   token_bytes,
 )
-from jdistill.tokenizers.loading import load, save
+from jdistill.tokenizers.loading import load, locate, save
 from jdistill.tokenizers.vocabulary import (
   check_head,
   fingerprint,
@@ -25,6 +25,7 @@ __all__ = [
   "encode_documents",
   "fingerprint",
   "load",
+  "locate",
   "num_bytes",
   "render_chat",
   "render_prompt",

@@ -25,8 +25,6 @@ _CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 def load(
   source: str | os.PathLike[str] | refs.Located,
-  *,
-  beside: pathlib.Path | None = None,
 ) -> "PreTrainedTokenizerFast":
   """Loads the tokenizer that comes with a model.
 
@@ -36,18 +34,11 @@ def load(
   Args:
     source: a model reference, what `refs.locate` made of it, or a directory
       with a tokenizer alone.
-    beside: the directory of the run that a reference is in the config of.
   Returns: a fast tokenizer, with the model's chat template if it has one.
   Raises:
     UserError: there is none, or it cannot be read.
   """
-  if not isinstance(source, refs.Located):
-    path = pathlib.Path(source).expanduser()
-    if (path / "tokenizer.json").is_file() and not (
-      path / "config.json"
-    ).is_file():
-      return _from_directory(path)
-    source = refs.locate(os.fspath(source), beside=beside)
+  source = locate(source)
   match source.kind:
     case "gguf":
       return gguf.build(gguf_file.read_header(source.path))
@@ -61,6 +52,26 @@ def load(
         f"{source.ref}: {what} has no tokenizer; name a model whose tokenizer"
         " it uses"
       )
+
+
+def locate(
+  source: str | os.PathLike[str] | refs.Located,
+  *,
+  beside: pathlib.Path | None = None,
+) -> refs.Located:
+  """Finds what `load` would load; it may have no tokenizer after all.
+
+  Args:
+    source: as for `load`.
+    beside: the directory of the run that a reference is in the config of.
+  """
+  if isinstance(source, refs.Located):
+    return source
+  path = pathlib.Path(source).expanduser()
+  alone = not (path / "config.json").is_file()
+  if alone and (path / "tokenizer.json").is_file():
+    return refs.Located(os.fspath(source), "huggingface", path)
+  return refs.locate(os.fspath(source), beside=beside)
 
 
 def save(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jdistill import (
+  checkpoint,
   data,
   evaluate,
   metrics,
@@ -70,7 +71,7 @@ def test_a_run_is_judged_on_its_own_evals_and_teacher(run, teacher, logits_of):
   rows = evaluate.evaluate(str(run))
   assert [row["eval"] for row in rows] == ["eval", "other"]
   assert {row["teacher"] for row in rows} == {teacher}
-  specs = evaluate.read_json(run / "config.json")["evals"]
+  specs = checkpoint.read_json(run / "config.json")["evals"]
   for row in rows:
     source = data.Source(specs[row["eval"]]["sources"][0]["ref"])
     spec = data.TextData((source,), seq_len=32)

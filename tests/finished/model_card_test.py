@@ -8,7 +8,7 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 
-from jdistill import evaluate, export, metrics, model_card, refs
+from jdistill import checkpoint, export, metrics, model_card, refs
 
 
 def card_of(ref, directory, **kwargs) -> ModelCard:
@@ -57,7 +57,7 @@ def test_no_path_of_this_machine_is_told(run, home, tmp_path):
 
 def test_figures_are_those_of_the_run(run, tmp_path):
   card = card_of(run, tmp_path / "out")
-  evals = evaluate.read_json(run / "result.json")["evals"]
+  evals = checkpoint.read_json(run / "result.json")["evals"]
   keys = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy")
   for name, stages in evals.items():
     part = card.text.partition(f"`{name}`, ")[2].partition("\n\n`")[0]

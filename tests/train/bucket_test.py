@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in a bucket, against an emulator of Cloud Storage on this machine."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -20,7 +21,18 @@ import jax
 import numpy as np
 import pytest
 
-from jdistill import metrics, pretrained, train, types, workdir
+from jdistill import (
+  beds,
+  config,
+  evaluate,
+  methods,
+  metrics,
+  optim,
+  pretrained,
+  train,
+  types,
+  workdir,
+)
 
 
 def find_server() -> str | None:
@@ -171,6 +183,50 @@ def test_what_is_no_run_is_told_and_not_written_to(world):
     train.train(world.config(steps=1, seed=1), "gs://bucket/c/run", log=log)
 
 
+def two_stages(steps=2) -> config.Stages:
+  chain = beds.MarkovChain(vocab_size=8, order=1)
+  text = beds.BedData(chain, num_documents=64, seq_len=16, batch_size=8)
+  first = config.Config(
+    student=config.Fresh(dataclasses.replace(chain, seed=1)),
+    teachers={"teacher": config.Teacher(architecture=chain)},
+    method=methods.KD(),
+    data=text,
+    evals={"eval": dataclasses.replace(text, part="heldout")},
+    optimizer=optim.AdamW(lr=0.1),
+    steps=2,
+    log_every=1,
+    eval_every=1,
+    save_every=1,
+  )
+  second = dataclasses.replace(
+    first,
+    student=config.Fresh(dataclasses.replace(chain, seed=2)),
+    teachers={"teacher": config.Teacher("stage:first")},
+    steps=steps,
+  )
+  return config.Stages({"first": first, "second": second})
+
+
+def test_stages_in_a_bucket_are_those_on_disk(tmp_path):
+  run = "gs://bucket/g/run"
+  result = train.train(two_stages(steps=3), tmp_path / "run", log=log)
+  train.train(two_stages(), run, log=log)
+  workdir._buckets.clear()
+  assert train.train(two_stages(steps=3), run, log=log) == result
+  workdir._buckets.clear()
+  assert_same(run, tmp_path / "run")
+  assert_same(f"{run}/first", tmp_path / "run/first")
+  assert rows(f"{run}/second") == rows(tmp_path / "run/second")
+  local = workdir.local(run)
+  assert workdir.local(f"{run}/second") == local / "second"
+  assert not list(local.rglob("checkpoints"))
+  workdir._buckets.clear()
+  [row] = evaluate.evaluate(f"{run}/second")  # its teacher is beside it there
+  assert row["kl"] == pytest.approx(
+    result["evals"]["eval"]["end"]["kl"], rel=1e-5
+  )
+
+
 @pytest.mark.slow
 def test_a_run_lost_in_its_first_upload_starts_again(world, whole):
   from etils import epath
@@ -187,7 +243,7 @@ def test_a_run_lost_in_its_first_upload_starts_again(world, whole):
   assert (run / name).read_text() == (whole / name).read_text()
 
 
-def processes(file, run, said, count=2):
+def processes(file, run, said, count=2, steps=60):
   """Starts the same training in several processes, their words in files."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
@@ -196,8 +252,9 @@ def processes(file, run, said, count=2):
   found = []
   for index in range(count):
     words = (
-      *("train", file, "--workdir", run, "--steps", "60", "--save-every", "5"),
-      *("--eval-every", "30", "--coordinator", f"127.0.0.1:{port}"),
+      *("train", file, "--workdir", run, "--steps", str(steps)),
+      *("--save-every", "5", "--eval-every", "30"),
+      *("--coordinator", f"127.0.0.1:{port}"),
       *("--process-id", str(index), "--num-processes", str(count)),
     )
     with said.with_suffix(f".{index}.txt").open("w") as file_:
@@ -248,6 +305,34 @@ def test_processes_that_are_stopped_go_on_bit_for_bit(world, tmp_path):
   here = {p.name for p in (tmp_path / "disk").iterdir()}
   there = {p.name for p in workdir.local(run).iterdir()}
   assert here - {"checkpoints", "tensorboard"} == there
+
+
+STAGES = """
+  second = dataclasses.replace(
+    cfg,
+    student=config.Cut(1, "stage:first"),
+    teachers={"teacher": config.Teacher("stage:first")},
+  )
+  cfg = config.Stages({"first": cfg, "second": second})
+"""
+
+
+@pytest.mark.slow
+def test_processes_hand_stages_on_in_a_bucket(world, tmp_path):
+  """What the first one has written the others read from the bucket."""
+  file, run = str(world.file(tmp_path, STAGES.strip())), "gs://bucket/h/run"
+  for target in (run, str(tmp_path / "disk")):
+    said = tmp_path / target.rpartition("/")[2]
+    started = processes(file, target, said, steps=6)
+    try:
+      assert [p.wait(240) for p in started] == [0, 0], told(said)
+    finally:
+      for process in started:
+        process.kill()
+        process.wait()
+  for stage in ("first", "second"):
+    assert rows(f"{run}/{stage}") == rows(tmp_path / "disk" / stage)
+    assert_same(f"{run}/{stage}", tmp_path / "disk" / stage)
 
 
 def jdistill(*args, **kwargs):

@@ -219,6 +219,35 @@ def test_sigterm_to_one_saves_both(runs, whole):
 
 
 @pytest.mark.slow
+def test_stages_stop_and_go_on_together(runs):
+  path = runs.config("stages", steps=8)
+  text = path.read_text().replace(
+    "return cfg",
+    """small = dataclasses.replace(
+    cfg,
+    student=config.Cut(1, "stage:first"),
+    teachers={"teacher": config.Teacher("stage:first")},
+    steps=16,
+  )
+  return config.Stages({"first": cfg, "small": small})""",
+  )
+  path.write_text(text)
+  one = runs.finish(path, runs.root / "stages-one", processes=2)
+  workdir = runs.root / "stages-run"
+  processes = runs.start(path, workdir, processes=2)
+  until_step(workdir / "small", 3, processes)
+  processes[1].send_signal(signal.SIGTERM)
+  assert [p.wait(60) for p in processes] == [143, 143], said(workdir)
+  assert said(workdir).count(f"in {workdir / 'small'}; the same") == 2
+  runs.finish(path, workdir, processes=2)
+  assert "stage first: finished before, 8 steps" in said(workdir)
+  for stage in ("first", "small"):
+    assert_same(workdir / stage, one / stage)
+    assert rows(workdir / stage) == rows(one / stage)
+    assert (workdir / stage / "report.html").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_takes_the_others_along(runs, whole, victim):
   config, workdir = runs.config(f"kill{victim}"), runs.root / f"kill{victim}-r"
