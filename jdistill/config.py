@@ -142,7 +142,8 @@ class Config:
     teachers: frozen models by the names that the method uses.
     group_size: so many answers to each prompt; a batch has `data.batch_size`
       prompts.
-    reward: what judges the answers that a rollout writes, on the host.
+    reward: what judges the answers that a rollout writes, on the host, and
+      those of `eval_rollouts`: `own/reward`.
     rollout: who writes the answers to the prompts of `data`; None learns from
       the data's own text.
     steps: updates in all.

@@ -16,6 +16,7 @@ from jdistill import (
   distributed,
   metrics,
   run,
+  run_rollout,
   sharding,
   types,
 )
@@ -35,6 +36,7 @@ class HeldOut:
     share: Mapping[str, int],
   ):
     self.spec = dataclasses.replace(spec, shuffle=False, epochs=1)
+    self.tokenizer = tokenizer
     self.loader = data.load(
       self.spec,
       tokenizer,
@@ -50,15 +52,22 @@ class HeldOut:
   ) -> types.Metrics:
     """Sums over all of it; `tokens/...` of the first batch alone.
 
-    With `write`, one of `Run.eval_writes`, the answers are what it writes.
+    With `write`, one of `Run.eval_writes`, the answers are what it writes, and
+    the config's reward judges them: `reward`, mean over prompts.
     """
     self.loader.restore(self.begin)
+    reward = built.config.reward
     found, tokens = [], {}
     for arrays in self.loader:
       placed = sharding.place_rows(run.to_batch(arrays), built.mesh)
+      worth = {}
       if write is not None:
         placed = write(params, built.writers(teacher_params), placed)
-      sums = dict(built.eval_step(params, teacher_params, placed))
+        if reward is not None:
+          _, worth["reward"] = run_rollout.judge(
+            reward, placed, self.tokenizer, built.mesh
+          )
+      sums = {**built.eval_step(params, teacher_params, placed), **worth}
       own = {k: sums.pop(k) for k in list(sums) if k.startswith("tokens/")}
       if not tokens:
         tokens = own
@@ -82,7 +91,8 @@ def summary(sums: types.Metrics) -> dict[str, float]:
 
 def result_of(rows, evals: list[str]) -> dict[str, Any]:
   """The table that a finished run prints, from its rows of metrics."""
-  keys = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "tokens")
+  keys = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "reward",
+          "tokens")  # fmt: skip
   table = {}
   for name in evals:
     found = [r for r in rows if f"{name}/ce" in r]

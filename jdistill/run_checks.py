@@ -45,10 +45,11 @@ def check(
     _check_ids(name, spec, models)
   if needs.same_vocabulary and not config.data.needs_tokenizer:
     _check_classes(models)
-  if config.reward is not None and config.rollout is None:
+  written = config.rollout is not None or config.eval_rollouts
+  if config.reward is not None and not written:
     raise types.UserError(
       "reward: nobody writes answers that could be judged; give the run a "
-      "rollout, if only rollout.Dataset()"
+      "rollout, if only rollout.Dataset(), or eval_rollouts"
     )
   if config.group_size < 1:
     raise types.UserError(

@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jdistill import apart, rollout, sharding, types
+from jdistill import apart, distributed, rollout, sharding, types
 from jdistill import config as config_lib
 from jdistill.run_models import Models, rules
 
@@ -26,6 +27,34 @@ def shapes(
   reward = jax.ShapeDtypeStruct(written.example_id.shape, jnp.float32)
   data = {**written.data, "reward": reward}
   return written, dataclasses.replace(written, data=data)
+
+
+def judge(
+  reward: rollout.Reward,
+  written: types.Batch,
+  tokenizer: Any,
+  mesh: jax.sharding.Mesh,
+) -> tuple[jax.Array, types.Mean]:
+  """What the answers of a global batch are worth, those of a process by itself.
+
+  Args:
+    reward: the rule.
+    written: as a writer gives it.
+    tokenizer: for the texts of answers, or None.
+    mesh: of the run.
+  Returns: rewards [B], and their mean over the rows that have a prompt.
+  Raises: UserError unless the rule gives a finite number for each answer.
+  """
+  texts = rollout.read(distributed.own_rows(written), tokenizer)
+  worth = np.asarray(reward(texts), np.float32)
+  if worth.shape != (len(texts),) or not np.isfinite(worth).all():
+    raise types.UserError(
+      f"reward: {type(reward).__name__} gave {worth} for {len(texts)} "
+      "answers; expected a finite number for each"
+    )
+  worth = sharding.place_rows(worth, mesh)
+  there = (written.data["prompt_length"] > 0).astype(jnp.float32)
+  return worth, types.Mean((worth * there).sum(), there.sum())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,9 @@ from jdistill import bad_steps, losses, optim, schedules, types
 from jdistill.methods import base
 from jdistill.models.base import Architecture
 
+GUESSES = 4
+"""Of a draft, in a row, for `block_efficiency` of evaluations."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Speaker:
@@ -227,8 +230,10 @@ def make_eval_step(
     -> values`, sums and weights of per-token values at temperature 1: `ce` and
     `teacher_ce` (nats), `kl` (teacher || student, nats), `reverse_kl` (student
     || teacher), `kl_NAME` and `reverse_kl_NAME` of the others, `agreement` and
-    `accuracy` (top-1), `bits` (per byte), each [] but `by_position/kl` [T] and
-    `tokens/kl` [B, T].
+    `accuracy` (top-1), `acceptance` of the student's guesses by the teacher and
+    `block_efficiency` of `GUESSES` in a row (of text that the teacher wrote:
+    `losses.block_efficiency`), `bits` (per byte), each [] but `by_position/kl`
+    [T] and `tokens/kl` [B, T].
   """
 
   def values(logits, data, params):
@@ -244,6 +249,7 @@ def make_eval_step(
       out["kl"] = losses.forward_kl(logits["student"], p)
       out["reverse_kl"] = losses.reverse_kl(logits["student"], p)
       out["agreement"] = (best == p.argmax(-1)).astype(q.dtype)
+      out["acceptance"] = losses.acceptance(logits["student"], p)
       out["teacher_ce"] = losses.cross_entropy(p, data["targets"])
     for name in others or {}:
       p = logits[f"other/{name}"]
@@ -277,6 +283,14 @@ def make_eval_step(
       bits = found["ce"].sum() / jnp.log(2.0)
       sums["bits"] = types.Mean(bits, (size * mask).sum())
     if "kl" in found and mask.ndim == 2:
+      blocks, starts = losses.block_efficiency(
+        found["acceptance"],
+        found["teacher_ce"] - found["ce"],
+        mask,
+        view.segment_ids,
+        guesses=GUESSES,
+      )
+      sums["block_efficiency"] = types.Mean(blocks.sum(), starts.sum())
       kl = types.Mean(found["kl"].sum(0), mask.sum(0))
       sums |= {"by_position/kl": kl, "tokens/kl": types.Mean(found["kl"], mask)}
     return sums

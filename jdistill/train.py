@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jdistill import (
   bad_steps,
@@ -24,6 +23,7 @@ from jdistill import (
   profiling,
   rollout,
   run,
+  run_rollout,
   sharding,
   signals,
   stages,
@@ -222,21 +222,13 @@ class _Loop:
     return dataclasses.replace(state, extra=extra), batch, found
 
   def _judge(self, written: types.Batch) -> tuple[types.Batch, types.Metrics]:
-    """Has answers judged, those of a process by itself."""
     reward = self.built.config.reward
     assert reward is not None
-    texts = rollout.read(distributed.own_rows(written), self.tokenizer)
-    worth = np.asarray(reward(texts), np.float32)
-    if worth.shape != (len(texts),) or not np.isfinite(worth).all():
-      raise types.UserError(
-        f"reward: {type(reward).__name__} gave {worth} for {len(texts)} "
-        "answers; expected a finite number for each"
-      )
-    worth = sharding.place_rows(worth, self.built.mesh)
+    worth, mean = run_rollout.judge(
+      reward, written, self.tokenizer, self.built.mesh
+    )
     data = {**written.data, "reward": worth}
-    mean = types.Mean(worth.sum(), jnp.float32(worth.size))
-    found = {"rollout/reward": mean}
-    return dataclasses.replace(written, data=data), found
+    return dataclasses.replace(written, data=data), {"rollout/reward": mean}
 
   def _after_eval(
     self, state: types.TrainState, row: dict[str, float]
@@ -313,7 +305,7 @@ class _Loop:
           self.workdir, step, name, sums, held, self.tokenizer
         )
     self.writer.write(step, row)
-    shown = ("kl", "ppl", "agreement", "accuracy")
+    shown = ("kl", "ppl", "agreement", "accuracy", "reward")
     for name in evals:
       values = [
         f"{k} {row[f'{name}/{k}']:.4g}" for k in shown if f"{name}/{k}" in row

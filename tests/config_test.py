@@ -43,9 +43,11 @@ def test_json_gives_the_same_config(loaded):
 
 def test_a_full_step_traces(loaded):
   if isinstance(loaded, config.Config):
-    trace(loaded)
+    trace(standing_alone(loaded))
     return
-  for name, one in loaded.stages.items():
+  alone = {k: standing_alone(one) for k, one in loaded.stages.items()}
+  loaded = config.Stages(alone)
+  for name, one in alone.items():
     trace(one, stages.students(loaded, name))
 
 
@@ -69,11 +71,34 @@ def trace(loaded, beside=None):
       given = student, kept, step, teachers, batch
       batch, after, _ = jax.eval_shape(built.write, *given)
       assert jax.tree.structure(after) == jax.tree.structure(kept)
+    if loaded.reward is not None and built.write is not None:
+      reward = {"reward": built.batch_shapes.data["reward"]}
+      batch = dataclasses.replace(batch, data=batch.data | reward)
     state, metrics = jax.eval_shape(
       built.train_step, built.state_shapes, teachers, batch
     )
   assert jax.tree.structure(state) == jax.tree.structure(built.state_shapes)
   assert metrics["loss"].sum.shape == ()
+
+
+def standing_alone(loaded):
+  """The config with models of the same shapes for those of other runs."""
+
+  def drawn(ref):
+    other = config.load(CONFIGS[0].parent / f"{ref[5:].split('@')[0]}.py")
+    assert isinstance(other.student, config.Fresh)
+    return other.student.architecture
+
+  def is_run(spec):
+    return (getattr(spec, "ref", None) or "").startswith("runs/")
+
+  student, teachers = loaded.student, dict(loaded.teachers)
+  if is_run(student):
+    student = config.Fresh(drawn(student.ref))
+  for name, teacher in teachers.items():
+    if is_run(teacher):
+      teachers[name] = config.Teacher(architecture=drawn(teacher.ref))
+  return dataclasses.replace(loaded, student=student, teachers=teachers)
 
 
 def tiny() -> config.Config:

@@ -73,14 +73,14 @@ class Arithmetic(Bed):
   Attributes:
     terms: smallest and largest number of terms.
     digits: smallest and largest number of digits of a term.
-    operations: "+" for sums, "+-" for differences among them.
+    operations: "+" for sums, "-" for differences, "+-" for both.
     label_noise: share of documents whose answer is wrong by one digit.
     heldout: share of prompts that only the held-out part has.
   """
 
   terms: tuple[int, int] = (2, 2)
   digits: tuple[int, int] = (1, 2)
-  operations: Literal["+", "+-"] = "+"
+  operations: Literal["+", "-", "+-"] = "+"
   label_noise: float = 0.0
   heldout: float = 0.1
 

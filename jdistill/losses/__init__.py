@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pure, jitted functions on arrays: what differs, where, and how strongly."""
 
+from jdistill.losses.acceptance import acceptance as acceptance
+from jdistill.losses.acceptance import block_efficiency as block_efficiency
 from jdistill.losses.adaptive import adaptive_kl as adaptive_kl
 from jdistill.losses.alpha_beta import alpha_beta as alpha_beta
 from jdistill.losses.contrastive import info_nce as info_nce

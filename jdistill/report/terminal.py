@@ -21,6 +21,7 @@ MEASURES = {
   "agreement": "agreement",
   "bits_per_byte": "bits per byte",
   "accuracy": "accuracy",
+  "reward": "reward",
 }
 
 

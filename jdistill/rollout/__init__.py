@@ -23,6 +23,7 @@ from jdistill.rollout.rewards import Answer as Answer
 from jdistill.rollout.rewards import ExactMatch as ExactMatch
 from jdistill.rollout.rewards import Reward as Reward
 from jdistill.rollout.rewards import read as read
+from jdistill.rollout.spans import Spanned as Spanned
 from jdistill.rollout.step import KEY as KEY
 from jdistill.rollout.step import Write as Write
 from jdistill.rollout.step import for_evaluation as for_evaluation

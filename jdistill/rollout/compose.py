@@ -24,7 +24,9 @@ class Part:
 class Mixture(base.Writer):
   """One of several writers, drawn for each batch or each row.
 
-  GKD's lambda is the student's share beside that of the dataset.
+  GKD's lambda is the student's share beside that of the dataset. A part whose
+  share is the number 0 is left out, with the teachers that only it needs: a
+  control arm by a flag.
 
   Attributes:
     parts: writers and their shares, in proportion to each other.
@@ -51,43 +53,61 @@ class Mixture(base.Writer):
         "more, one of them positive"
       )
 
+  @property
+  def active(self) -> dict[str, Part]:
+    """Parts that may write."""
+    return {
+      name: part
+      for name, part in self.parts.items()
+      if isinstance(part.share, schedules.Schedule) or part.share != 0
+    }
+
   def sources(self) -> tuple[str, ...]:
     names = []
-    for name, part in self.parts.items():
+    for name, part in self.active.items():
       own = part.writer.sources()
       names += [name] if len(own) == 1 else [f"{name}/{one}" for one in own]
     return tuple(names)
 
   def teachers(self) -> tuple[str, ...]:
-    found = [t for p in self.parts.values() for t in p.writer.teachers()]
-    return tuple(dict.fromkeys(found))
+    return self._all(lambda writer: writer.teachers())
+
+  def needs(self) -> tuple[str, ...]:
+    return self._all(lambda writer: writer.needs())
 
   def metrics(self) -> tuple[str, ...]:
-    return tuple(m for p in self.parts.values() for m in p.writer.metrics())
+    return self._all(lambda writer: writer.metrics())
+
+  def _all(self, of) -> tuple[str, ...]:
+    found = [name for p in self.active.values() for name in of(p.writer)]
+    return tuple(dict.fromkeys(found))
 
   def max_new_tokens(self) -> int:
-    return max(p.writer.max_new_tokens() for p in self.parts.values())
+    return max(p.writer.max_new_tokens() for p in self.active.values())
 
   def blank(self, batch):
-    return next(iter(self.parts.values())).writer.blank(batch)
+    return next(iter(self.active.values())).writer.blank(batch)
 
   def init(self, batch):
-    return {name: p.writer.init(batch) for name, p in self.parts.items()}
+    return {name: p.writer.init(batch) for name, p in self.active.items()}
 
   def on_eval(self, kept, row):
     return {
       name: part.writer.on_eval(kept[name], row)
-      for name, part in self.parts.items()
+      for name, part in self.active.items()
     }
 
   def write(self, batch, kept, scene):
+    active = self.active
     shares = jnp.stack(
-      [schedules.at(p.share, scene.step) for p in self.parts.values()]
+      [schedules.at(p.share, scene.step) for p in active.values()]
     )
     bounds = jnp.cumsum(shares / shares.sum())[:-1]
+    # A number for each, so that a part left out changes no other's draws.
+    numbers = {name: n for n, name in enumerate(self.parts, start=1)}
     branches, first = [], 0
-    for number, (name, part) in enumerate(self.parts.items()):
-      own = scene.apart(number + 1)
+    for name, part in active.items():
+      own = scene.apart(numbers[name])
       branches.append(_branch(part.writer, name, own, first))
       first += len(part.writer.sources())
     if self.per == "batch":

@@ -19,6 +19,7 @@ from jdistill import (
   optim,
   pretrained,
   rollout,
+  sampling,
   sharding,
   train,
   types,
@@ -182,6 +183,48 @@ def test_groups_and_rewards(tmp_path):
   go(always, tmp_path / "given")
   rows = [r for r in metrics.read(tmp_path / "given") if "loss" in r]
   assert all(r["rollout/reward"] == 1 for r in rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Even(rollout.Reward):
+  """1 for answers whose first token is even."""
+
+  def __call__(self, answers):
+    return [float(a.answer[0] % 2 == 0) for a in answers if len(a.prompt)] + [
+      1.0 for a in answers if not len(a.prompt)
+    ]
+
+
+@pytest.mark.slow
+def test_what_is_written_to_held_out_prompts_is_judged_too(tmp_path):
+  """Twelve prompts in batches of eight: rows that fill up do not count."""
+  of = beds.BedData(SUMS, num_documents=12, part="heldout", seq_len=12)
+  cfg = made(
+    None,
+    student=config.Fresh(decoder(SUMS.vocab_size)),
+    teachers={},
+    method=methods.CrossEntropy(),
+    data=beds.BedData(SUMS, num_documents=32, seq_len=12, batch_size=8),
+    evals={"own": data.Prompts(of, prompt_tokens=8, batch_size=8)},
+    eval_rollouts={
+      "own": rollout.Student(Sampling(max_new_tokens=4, temperature=0.0))
+    },
+    reward=Even(),
+    steps=4,
+  )
+  go(cfg, tmp_path / "run")
+  found = pretrained.find(str(tmp_path / "run"))
+  answers = sampling.generate(
+    found.architecture,
+    found.params(),
+    [d.prompt for d in SUMS.documents(0, 12, "heldout")],
+    max_new_tokens=4,
+    temperature=0,
+    eos_id=SUMS.end_ids[0],
+  )
+  expected = np.mean([ids[0] % 2 == 0 for ids in answers])
+  row = metrics.read(tmp_path / "run")[-1]
+  assert row["own/reward"] == pytest.approx(expected)
 
 
 @pytest.mark.slow

@@ -96,6 +96,24 @@ def test_the_dataset_s_answers_are_left_as_they_are(weights, batch):
   assert not found.data["log_probs"].any()
 
 
+def test_spans_are_runs_between_the_tokens_that_part_them(weights, batch):
+  writer = rollout.Spanned(rollout.Dataset(), between=(2, 5))
+  [(found, _)], _ = written(writer, weights, batch)
+  view, spans = found["student"], np.asarray(found.data["spans"])
+  blank = writer.blank(batch)
+  np.testing.assert_array_equal(blank.data["spans"], spans)
+  for row, answer in enumerate(answers(found)):
+    expected, number = [], 1
+    for token in answer:
+      parts = token in (2, 5)
+      number += parts
+      expected.append(0 if parts else number)
+    inside = np.asarray(view.mask)[row] > 0
+    assert spans[row][inside].tolist() == expected
+    assert not spans[row][~inside].any()
+  assert spans.max() > 1
+
+
 @pytest.mark.parametrize("name", ["student", "teacher"])
 def test_what_a_model_writes_is_scored_as_it_would_read_it(
   weights, batch, name
@@ -194,8 +212,29 @@ def test_a_share_of_0_leaves_its_writer_out(weights, batch):
     "own": rollout.Part(rollout.Student(HOT), share=0.0),
     "given": rollout.Part(rollout.Dataset(), share=1.0),
   }
-  found, _ = written(rollout.Mixture(parts), weights, batch, steps=8)
-  assert all((one.data["source"] == 1).all() for one, _ in found)
+  writer = rollout.Mixture(parts)
+  assert writer.sources() == ("given",)
+  found, kept = written(writer, weights, batch, steps=8)
+  assert all((one.data["source"] == 0).all() for one, _ in found)
+  assert list(kept) == ["given"]
+
+
+def test_a_writer_left_out_asks_for_nothing_and_changes_no_draw(weights, batch):
+  told = rollout.Privileged(rollout.Teacher(HOT, name="other"))
+  parts = {
+    "told": rollout.Part(told),
+    "own": rollout.Part(rollout.Student(HOT)),
+  }
+  both = rollout.Mixture(parts)
+  assert both.teachers() == ("other",)
+  assert both.needs() == ("privileged", "privileged_length")
+  parts["told"] = rollout.Part(told, share=0.0)
+  alone = rollout.Mixture(parts)
+  assert alone.teachers() == alone.needs() == ()
+  parts["told"] = rollout.Part(rollout.Dataset(), share=1e-9)
+  [(one, _)], _ = written(alone, weights, batch)
+  [(two, _)], _ = written(rollout.Mixture(parts), weights, batch)
+  assert answers(one) == answers(two)
 
 
 def test_reused_answers_age(weights, batch):
