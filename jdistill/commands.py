@@ -94,6 +94,8 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
     if name:
       print(f"stage {name}")
     Console().print(report_lib.table(found))
+    for audit, one in found.get("audits", {}).items():
+      print(f"audit {audit}: {one['said']}")
     print(f"report: {workdir_lib.name(page)}")
   workdir_lib.upload(workdir)
   return 0

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from jdistill import (
+  audit,
   data,
   methods,
   optim,
@@ -173,6 +174,9 @@ class Config:
     keep: how many of the newest checkpoints stay.
     max_bad_steps: so many updates in a row whose loss or gradient is not finite
       end the run; each of them is left out.
+    eval_at: further steps to evaluate at, such as early ones.
+    audits: what looks at the evaluations, by name; `AUDIT/flagged` and other
+      numbers are in the metrics, what it says in `result.json` and the report.
     select: the checkpoint that `RUN@best` and the final table mean: the last,
       or the one with the lowest value of a metric such as `eval/kl`.
     samples: prompts to continue at the end of the run.
@@ -204,6 +208,8 @@ class Config:
   seed: int = 0
   log_every: int = 10
   eval_every: int = 100
+  eval_at: tuple[int, ...] = ()
+  audits: dict[str, audit.Audit] = dataclasses.field(default_factory=dict)
   save_every: int = 100
   keep: int = 2
   max_bad_steps: int = 5

@@ -106,6 +106,7 @@ def public_name(cls: type) -> str | None:
 def _public() -> dict[str, type]:
   """Every dataclass that a config may hold, by the name users import."""
   from jdistill import (
+    audit,
     beds,
     config,
     data,
@@ -119,6 +120,7 @@ def _public() -> dict[str, type]:
   )
 
   modules = (
+    audit,
     beds,
     config,
     data,

@@ -5,8 +5,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from jdistill import audit, data, methods, rollout, sharding, types
 from jdistill import config as config_lib
-from jdistill import data, methods, rollout, sharding, types
 from jdistill.models import flash, host
 from jdistill.models.base import Architecture
 
@@ -80,6 +80,8 @@ def check(
   for name, teacher in config.teachers.items():
     if teacher.place == "host":
       _check_host(name, teacher, models, mesh)
+  for name, one in config.audits.items():
+    _check_audit(config, name, one)
   for name in ("steps", "max_bad_steps"):
     value = getattr(config, name)
     if value < 1:
@@ -283,6 +285,23 @@ def _check_rollout(
       "are written a token at a time, which leaves no positions to divide; "
       "take mesh.context 1"
     )
+
+
+def _check_audit(
+  config: config_lib.Config, name: str, one: audit.Audit
+) -> None:
+  if name in (*config.evals, rollout.KEY):
+    raise types.UserError(
+      f"audits.{name}: the metrics of {name!r} are those of something else; "
+      "take another name"
+    )
+  for metric in one.metrics():
+    if metric != "loss" and metric.rpartition("/")[0] not in config.evals:
+      raise types.UserError(
+        f"audits.{name} goes by {metric!r}; expected 'loss' or a metric of "
+        f"{', '.join(config.evals) or 'evals, of which there are none'}, such "
+        "as 'eval/kl'"
+      )
 
 
 def _check_select(config: config_lib.Config) -> None:

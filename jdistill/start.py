@@ -34,6 +34,8 @@ from jdistill.models.base import num_params
 
 MAY_CHANGE = (
   "attention",
+  "audits",
+  "eval_at",
   "eval_every",
   "eval_rollouts",
   "evals",

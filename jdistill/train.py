@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jdistill import (
+  audit,
   bad_steps,
   checkpoint,
   data,
@@ -147,7 +148,7 @@ class _Loop:
     self.clock = metrics.Clock()
     self.bad = bad_steps.Watch(config.max_bad_steps, self.log)
     pending: tuple[int, Any, Any] | None = None
-    if step in (0, config.steps) or step % config.eval_every == 0:
+    if step == 0 or self._due(step):
       row = self._evaluate(state, step, self._missing(step))
       state = self._after_eval(state, row)
     if step == 0:
@@ -183,7 +184,7 @@ class _Loop:
           code = self.stop[0] if self.stop else 143
           raise Stopped(code, step, self.workdir)
         row = None
-        if self.evals and (last or step % config.eval_every == 0):
+        if self.evals and self._due(step):
           self._report(*pending, bar)
           pending = None
           row = self._evaluate(state, step, self.evals)
@@ -276,6 +277,14 @@ class _Loop:
         "learning rate, look at the data, or raise --max-bad-steps"
       )
 
+  def _due(self, step: int) -> bool:
+    config = self.built.config
+    return (
+      step == config.steps
+      or step % config.eval_every == 0
+      or step in config.eval_at
+    )
+
   def _missing(self, step: int) -> dict[str, heldout.HeldOut]:
     """Evaluations that this step has no row of: it was stopped right after."""
 
@@ -304,7 +313,7 @@ class _Loop:
         heldout.write_details(
           self.workdir, step, name, sums, held, self.tokenizer
         )
-    self.writer.write(step, row)
+    self.writer.write(step, row | self._audited({"step": step, **row}))
     shown = ("kl", "ppl", "agreement", "accuracy", "reward")
     for name in evals:
       values = [
@@ -312,6 +321,26 @@ class _Loop:
       ]
       self.log(f"step {step}  {name}: {'  '.join(values)}")
     return {k: v for k, v in row.items() if isinstance(v, float)}
+
+  def _audited(self, row: dict[str, Any]) -> dict[str, float]:
+    """What audits add to the row of an evaluation; warnings are said once."""
+    config = self.built.config
+    if not config.audits:
+      return {}
+
+    def look() -> dict[str, float]:
+      before = metrics.read(self.workdir)
+      added = {}
+      found = audit.look(config.audits, [*before, row], config.steps)
+      for name, one in found.items():
+        added |= {f"{name}/{k}": v for k, v in one.numbers.items()}
+        flag = f"{name}/flagged"
+        if one.flagged and not any(r.get(flag) for r in before):
+          self.log(f"warning: audit {name}: {one.said}")
+        added[flag] = float(one.flagged)
+      return added
+
+    return distributed.decide(look)
 
   def _save(self, state, step: int, row: dict[str, float] | None = None):
     with self.clock.paused():
@@ -328,6 +357,13 @@ class _Loop:
     result = distributed.decide(
       lambda: heldout.result_of(metrics.read(self.workdir), list(self.evals))
     )
+    if audits := self.built.config.audits:
+      said = distributed.decide(
+        lambda: audit.result(
+          audits, metrics.read(self.workdir), self.built.config.steps
+        )
+      )
+      result["audits"] = said
     if jax.process_index() == 0:
       checkpoint.dump_json(self.workdir / "result.json", result)
     return result

@@ -50,6 +50,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("sampling",), ("types", "models", "sharding")),
   (("rollout", "step"), (ABOVE,)),
   (("beds",), (ABOVE,)),
+  (("audit",), ("types",)),  # configs name audits, evaluations feed them
   (("config", "config_json"), (ABOVE, "config", "config_json")),
   (("pretrained",), (ABOVE,)),
   (("apart",), (ABOVE,)),  # teachers on devices of their own
@@ -58,7 +59,6 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("run", "run_checks"), (ABOVE, "run", "run_checks")),
   (("placement",), (ABOVE,)),
   (("synth",), (ABOVE,)),
-  (("audit",), (ABOVE,)),
   (("heldout",), (ABOVE,)),
   (("describe",), (ABOVE,)),
   (("evaluate",), (ABOVE,)),

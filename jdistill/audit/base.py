@@ -89,6 +89,16 @@ def look(
   return {name: one.look(rows, steps) for name, one in audits.items()}
 
 
+def result(
+  audits: Mapping[str, Audit], rows: Sequence[Row], steps: int
+) -> dict[str, dict[str, Any]]:
+  """What `result.json` holds: by audit `flagged`, `said` and its facts."""
+  return {
+    name: {"flagged": one.flagged, "said": one.said, **one.facts}
+    for name, one in look(audits, rows, steps).items()
+  }
+
+
 def series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
   """Steps, rising, and values of a metric; without what is no number.
 

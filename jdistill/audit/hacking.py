@@ -103,8 +103,9 @@ def detect(
   A line is fitted to log(value) over log(step) in the `window`. An evaluation
   behind it is off the line when its residual is above `sigmas` standard errors
   of a prediction (Student's t for as few points as there are; the fitted line's
-  own error counts), `in_a_row` times; or when the slope of as many decades up
-  to it is less than half of the line's, and by as many standard errors.
+  own error counts), or when the slope over as wide a window up to it is less
+  than half of the line's, and by as many standard errors. `in_a_row` of them
+  are a bend, and the first of these is named.
 
   Args:
     steps: of the evaluations, rising; steps of 0 have no logarithm and are left
@@ -155,7 +156,7 @@ def detect(
   at = {
     "residual": _first_run(behind & (off > 1), in_a_row),
     "slope": _first_run(
-      behind & _flat(x, y, high - low, fit, bound, max(least, 3)), 1
+      behind & _flat(x, y, high - low, fit, bound, max(least, 3)), in_a_row
     ),
   }
   flagged = {k: i for k, i in at.items() if i is not None}
@@ -271,6 +272,8 @@ class TeacherHacking(base.Audit):
     ]
     if golden is not None and found.golden is not None:
       truth = np.asarray(golden)
+      there = np.isfinite(truth)
+      at, values, truth = at[there], values[there], truth[there]
       curves = [base.Curve("by step", _floats(values), _floats(truth))]
       marks = {"golden lowest": found.golden.least_step, "flagged": found.step}
       for label, step in marks.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jdistill import config as config_lib
-from jdistill.report import figures, page
+from jdistill.report import audits, figures, page
 from jdistill.report.plots import NUM_COLOURS
 from jdistill.report.record import RunRecord
 from jdistill.report.terminal import MEASURES, columns_of, shown
@@ -28,6 +28,7 @@ def compare(records: Sequence[RunRecord]) -> str:
         *figures.speed(records),
       ]
     ),
+    *audits.of_several(records),
     page.section("What differs between them"),
     _differences(records),
     page.section("Runs"),

@@ -53,6 +53,8 @@ th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap;
 th { white-space: normal; font-weight: 600; font-size: .85rem;
   color: var(--quiet); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+td .wrap { display: block; white-space: normal; text-align: left;
+  min-width: 22rem; }
 tr:last-child td { border-bottom: 0; } tr.strong td { font-weight: 600; }
 tr.group td { border: 0; padding-top: .8rem; color: var(--quiet);
   font-size: .85rem; }

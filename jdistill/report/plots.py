@@ -25,7 +25,8 @@ _MOST_LABELS = 64
 class Line:
   """One curve: `y` over `x`, NaN where there is nothing.
 
-  `colour` is an index into the page's `--c0`, `--c1`, ...
+  `colour` is an index into the page's `--c0`, `--c1`, ...; a `point` is a ring
+  around each value, with no line between them.
   """
 
   label: str
@@ -35,6 +36,7 @@ class Line:
   dashed: bool = False
   faint: bool = False
   marked: bool = False
+  point: bool = False
 
 
 def lines(
@@ -42,6 +44,7 @@ def lines(
   *,
   x_label: str,
   y_label: str,
+  log_x: bool = False,
   log_y: bool = False,
   from_zero: bool = False,
   levels: Sequence[tuple[str, int | float]] = (),
@@ -51,7 +54,7 @@ def lines(
   Args:
     curves: at least one; NaN leaves a gap.
     x_label, y_label: of the axes, units included.
-    log_y: a logarithmic axis.
+    log_x, log_y: logarithmic axes.
     from_zero: the axis begins at 0.
     levels: labelled horizontal lines, such as the teacher's value.
   Returns: an `<svg>` element; text and lines take the CSS variables `--ink`,
@@ -65,20 +68,26 @@ def lines(
         np.asarray(curve.x, float),
         np.asarray(curve.y, float),
         color=_SERIES[curve.colour % NUM_COLOURS],
-        linestyle="--" if curve.dashed else "-",
+        linestyle=_style(curve),
         linewidth=1.0 if curve.faint else 1.8,
         alpha=0.35 if curve.faint else 1.0,
-        marker="o" if curve.marked else None,
-        markersize=3.5,
+        marker="o" if curve.marked or curve.point else None,
+        markersize=9 if curve.point else 3.5,
+        markerfacecolor="none" if curve.point else None,
+        markeredgewidth=1.8 if curve.point else None,
         label=None if curve.faint else curve.label,
       )
     for label, value in levels:
       axes.axhline(value, color=_INK, linewidth=1.2, linestyle=":", label=label)
-    if log_y:
-      axes.set_yscale("log")
-      axes.yaxis.set_major_locator(LogLocator(10, subs=_subs(curves)))
-      axes.yaxis.set_major_formatter(FuncFormatter(_short))
-      axes.yaxis.set_minor_locator(LogLocator(10, subs=()))
+    for log, name, axis in (
+      (log_x, "x", axes.xaxis),
+      (log_y, "y", axes.yaxis),
+    ):
+      if log:
+        axes.set(**{f"{name}scale": "log"})
+        axis.set_major_locator(LogLocator(10, subs=_subs(curves, name)))
+        axis.set_major_formatter(FuncFormatter(_short))
+        axis.set_minor_locator(LogLocator(10, subs=()))
     if from_zero:
       axes.set_ylim(bottom=0)
     axes.set_xlabel(x_label)
@@ -184,9 +193,15 @@ def _short(value: float, place: int | None = None) -> str:
   return f"{value:g}"
 
 
-def _subs(curves: Sequence[Line]) -> tuple[float, ...]:
+def _style(curve: Line) -> str:
+  if curve.point:
+    return ""
+  return "--" if curve.dashed else "-"
+
+
+def _subs(curves: Sequence[Line], axis: str) -> tuple[float, ...]:
   """Ticks of a decade: more of them where the curves span little."""
-  values = np.concatenate([np.asarray(c.y, float) for c in curves])
+  values = np.concatenate([np.asarray(getattr(c, axis), float) for c in curves])
   values = values[np.isfinite(values) & (values > 0)]
   if not len(values) or values.max() / values.min() > 1000:
     return (1.0,)

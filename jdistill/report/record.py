@@ -67,11 +67,11 @@ class RunRecord:
   @property
   def terms(self) -> list[str]:
     """Parts of the loss that are not the loss itself."""
+    apart = {*self.config["evals"], *self.config.get("audits", ()), "rollout"}
     names = [
       key
       for key in dict.fromkeys(k for row in self.rows for k in row)
-      if key not in _NO_TERMS
-      and not any(key.startswith(f"{name}/") for name in self.config["evals"])
+      if key not in _NO_TERMS and key.partition("/")[0] not in apart
     ]
     _, loss = self.series("loss")
     return [name for name in names if not self._is_loss(name, loss)][:6]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jdistill.report import figures, page
+from jdistill.report import audits, figures, page
 from jdistill.report.record import RunRecord
 from jdistill.report.terminal import MEASURES, STAGES, columns_of, shown
 
@@ -38,6 +38,7 @@ def one_run(record: RunRecord) -> str:
   plots = [*figures.loss([record]), *figures.evals([record])]
   plots += [*figures.positions(record), *figures.speed([record])]
   body += [page.section("Curves"), page.grid(plots)]
+  body += audits.of_one(record)
   for name, samples in record.samples.items():
     body += _heat_maps(name, samples)
   body += _continuations(record)
