@@ -164,7 +164,8 @@ class Part:
     mesh: its own.
     home: the mesh of the run.
     views: of a batch, what it reads of them in a train step.
-    want: the features that the method asks for.
+    want: the features that are asked for in a train step.
+    eval_want: those in an evaluation.
     microbatches: parts that it works a batch off in, as the student does.
     batch: shapes of the global batch.
     shapes: of its weights as they are stored.
@@ -177,6 +178,7 @@ class Part:
   home: Any
   views: tuple[str, ...]
   want: tuple[str, ...]
+  eval_want: tuple[str, ...]
   microbatches: int
   batch: types.Batch
   shapes: types.PyTree
@@ -237,7 +239,7 @@ class Part:
   @functools.cached_property
   def eval_program(self) -> Any:
     """`program(params, views)` of an evaluation."""
-    return self._program((), 1)
+    return self._program(self.eval_want, 1)
 
   def _program(self, want: tuple[str, ...], microbatches: int) -> Any:
     model = self.architecture.for_evaluation()

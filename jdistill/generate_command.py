@@ -162,7 +162,7 @@ def _guessed(args, settings, found, tokenizer, ends, prompt, params) -> None:
   from jdistill.sampling import speculative, stops
 
   draft, draft_params = speculate.load_draft(
-    args.draft, found, tokenizer, args.dtype
+    args.draft, found, params, tokenizer, args.dtype
   )
   text = stops.Text(tokenizer, ())
 

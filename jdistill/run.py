@@ -192,7 +192,9 @@ def build(
 
   key = jax.random.key(0)
   with sharding.in_context(mesh):
-    outputs = _output_shapes(models, method, batch)
+    outputs = step.output_shapes(
+      models.student, models.speakers(), method, batch
+    )
   params = {
     "student": models.student.shapes(),
     "method": jax.eval_shape(lambda: method.init(key, outputs)),
@@ -295,7 +297,8 @@ def _part(
     mesh=own,
     home=mesh,
     views=config.method.needs().views,
-    want=config.method.wants().get(name, ()),
+    want=step.wants(models.student, config.method).get(name, ()),
+    eval_want=step.HEARD if models.student.hears == name else (),
     microbatches=config.microbatches,
     batch=batch,
     shapes=pretrained.stored_shapes(architecture, config.teachers[name].stored),
@@ -399,18 +402,3 @@ def _fresh_state(config, optimizer, params, batch) -> types.TrainState:
     opt_state=optimizer.init(params),
     extra=extra,
   )
-
-
-def _output_shapes(models, method, batch):
-  """Shapes of what each model says of a batch, for `Method.init`."""
-  wants = method.wants()
-  found = {}
-  speakers = {"student": models.student, **models.speakers()}
-  for name, architecture in speakers.items():
-    want = wants.get(name, ())
-    found[name] = jax.eval_shape(
-      lambda p, v, a=architecture, w=want: a.bind(p)(v, want=w),
-      architecture.shapes(),
-      batch["student"],
-    )
-  return found

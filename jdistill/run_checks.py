@@ -37,6 +37,7 @@ def check(
       f"{missing[0]!r}; teachers has {sorted(known) or 'none'}"
     )
   _check_living(config, models)
+  _check_hearing(config, models)
   _check_mesh("mesh", config, models.student, mesh)
   for name, found in models.teachers.items():
     field = f"teachers.{name}.mesh" if name in own else "mesh"
@@ -239,6 +240,30 @@ def _check_living(config: config_lib.Config, models: "Models") -> None:
         f"teachers.{name}.ref is 'ema', but no average is kept; set ema to its "
         "decay, such as 0.95"
       )
+
+
+def _check_hearing(config: config_lib.Config, models: "Models") -> None:
+  for name, architecture in models.speakers().items():
+    if architecture.hears is not None:
+      raise types.UserError(
+        f"teachers.{name}: a {type(architecture).__name__} goes by what "
+        "another model says, so it can be the student only"
+      )
+  hears = models.student.hears
+  if hears is None:
+    return
+  kind = type(models.student).__name__
+  if next(iter(config.teachers), None) != hears:
+    raise types.UserError(
+      f"student: a {kind} goes by what the teacher named {hears!r} says and is "
+      f"judged beside it, so that has to be the first; teachers has "
+      f"{', '.join(config.teachers) or 'none'}"
+    )
+  if config.samples:
+    raise types.UserError(
+      f"samples: the student is a {kind}, which writes nothing by itself; "
+      "leave them out"
+    )
 
 
 def _check_rollout(

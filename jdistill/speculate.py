@@ -10,6 +10,7 @@ import jax
 
 from jdistill import completions, evaluate, pretrained, tokenizers, types
 from jdistill.config import Dtype
+from jdistill.models import DecoderConfig, FeatureDraft
 from jdistill.sampling import speculative
 
 
@@ -80,7 +81,9 @@ def speculate(
     tree = speculative.Tree.branching(options.children)
   rows = []
   for ref in drafts:
-    draft, draft_params = load_draft(ref, found, tokenizer, options.dtype)
+    draft, draft_params = load_draft(
+      ref, found, params, tokenizer, options.dtype
+    )
     measured = speculative.measure(
       found.architecture,
       draft,
@@ -104,11 +107,22 @@ def speculate(
 
 
 def load_draft(
-  ref: str, target: pretrained.Found, tokenizer: Any, dtype: str
-) -> tuple[speculative.ModelDraft, types.PyTree]:
+  ref: str,
+  target: pretrained.Found,
+  params: types.PyTree,
+  tokenizer: Any,
+  dtype: str,
+) -> tuple[speculative.Draft, types.PyTree]:
   """A model as draft of another, and its parameters.
 
-  Raises: UserError if its ids do not mean what the target's do.
+  Args:
+    ref: a model reference; of a run its student may be a `FeatureDraft`.
+    target: whose draft it is.
+    params: the target's, of which a `FeatureDraft` shares what it has not.
+    tokenizer: the target's.
+    dtype: of weights and computation.
+  Raises: UserError if its ids do not mean what the target's do, or if it goes
+    by features that this target does not have.
   """
   found = pretrained.find(ref, dtype=dtype)
   if found.location.has_tokenizer:
@@ -120,8 +134,17 @@ def load_draft(
         f"the draft {ref} and its target {target.ref} have different"
         f" vocabularies: {difference}; a draft must guess the target's tokens"
       )
-  draft = speculative.ModelDraft(found.architecture)
-  return draft, found.params(dtype=dtype)
+  own = found.architecture
+  if not isinstance(own, FeatureDraft):
+    return speculative.ModelDraft(own), found.params(dtype=dtype)
+  shape = target.architecture
+  if not isinstance(shape, DecoderConfig):
+    raise types.UserError(
+      f"the draft {ref} goes by the features of a decoder, and its target"
+      f" {target.ref} is a {type(shape).__name__}"
+    )
+  draft = speculative.FeatureDraft(own)
+  return draft, draft.params(found.params(dtype=dtype), shape, params)
 
 
 def table(rows: Sequence[dict[str, Any]]):

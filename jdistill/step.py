@@ -18,15 +18,24 @@ from jdistill.models.base import Architecture
 GUESSES = 4
 """Of a draft, in a row, for `block_efficiency` of evaluations."""
 
+HEARD = ("embed",)
+"""Features of a teacher that a student hears."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Speaker:
-  """A model on one batch; the same view is computed once per trace."""
+  """A model on one batch; the same view is computed once per trace.
+
+  One that `hears` another is told what that says of the view, and with `keys`,
+  a row's each, that it is trained.
+  """
 
   model: types.Model
   batch: types.Batch
   want: tuple[str, ...] = ()
   said: dict[str, types.Outputs] = dataclasses.field(default_factory=dict)
+  hears: "Speaker | None" = None
+  keys: jax.Array | None = None
 
   def __call__(
     self, view: str = "student", want: tuple[str, ...] = ()
@@ -39,7 +48,10 @@ class Speaker:
     if missing:
       raise ValueError(f"features {sorted(missing)} are not in Method.wants()")
     if view not in self.said:
-      self.said[view] = self.model(self.batch[view], want=self.want)
+      told = {}
+      if self.hears is not None:
+        told = {"heard": self.hears(view, HEARD), "keys": self.keys}
+      self.said[view] = self.model(self.batch[view], want=self.want, **told)
     return self.said[view]
 
 
@@ -57,9 +69,8 @@ def make_loss(
   """`loss(params, teacher_params, batch, ctx) -> types.Loss` of one method."""
 
   def loss(params, teacher_params, batch, ctx):
-    speakers = _speakers(
-      student, teachers, method, params, teacher_params, batch
-    )
+    models = student, teachers, params, teacher_params
+    speakers = _speakers(method, models, batch, ctx.keys)
     loss = method.loss(params["method"], *speakers, batch, ctx)
     said = speakers[0].said.values()
     return dataclasses.replace(
@@ -221,7 +232,8 @@ def make_eval_step(
 
   Args:
     student: the model that is judged.
-    teacher: the model it is compared with, of the same vocabulary, or None.
+    teacher: the model it is compared with, of the same vocabulary, or None;
+      the one that it hears, if it hears any.
       Where the batch has what a teacher said, that and its head, which is then
       all of its parameters, take its place.
     others: further such models by name.
@@ -259,14 +271,19 @@ def make_eval_step(
 
   def eval_step(params, teacher_params, batch, others_params=None):
     view = batch["student"]
-    outputs = {"student": student.for_evaluation().bind(params)(view)}
+    outputs, told = {}, {}
     said = dict(batch.said)
     for name, other in (others or {}).items():
       own = (others_params or {})[name]
       outputs[f"other/{name}"] = _heard(other, own, view, said.pop(name, None))
     if teacher is not None:
       [first] = said.values() or [None]
-      outputs["teacher"] = _heard(teacher, teacher_params, view, first)
+      want = () if student.hears is None else HEARD
+      outputs["teacher"] = _heard(teacher, teacher_params, view, first, want)
+    if student.hears is not None:
+      told["heard"] = outputs.get("teacher")
+    learner = student.for_evaluation().bind(params)
+    outputs["student"] = learner(view, **told)
     vocab = min(o.head.vocab_size for o in outputs.values())
     streams = {
       k: types.Dense(o.hidden, o.head.cut(vocab)) for k, o in outputs.items()
@@ -303,11 +320,12 @@ def _heard(
   params: types.PyTree,
   view: types.View,
   said: Mapping[str, types.Outputs] | None,
+  want: tuple[str, ...] = (),
 ) -> types.Outputs:
   """What a teacher says, or said where its head alone is here."""
   if said is not None:
     return said["student"].with_head(params)
-  return teacher.for_evaluation().bind(params)(view)
+  return teacher.for_evaluation().bind(params)(view, want=want)
 
 
 def split_rows(tree: types.PyTree, num: int) -> types.PyTree:
@@ -326,11 +344,43 @@ def join_rows(tree: types.PyTree) -> types.PyTree:
   )
 
 
-def _speakers(student, teachers, method, params, teacher_params, batch):
-  wants = method.wants()
-  learner = Speaker(
-    student.bind(params["student"]), batch, wants.get("student", ())
-  )
+def output_shapes(
+  student: Architecture,
+  teachers: Mapping[str, Architecture],
+  method: base.Method,
+  batch: types.Batch,
+) -> dict[str, types.Outputs]:
+  """Shapes of what each model says of a batch, for `Method.init`."""
+
+  def say(params, teacher_params, batch):
+    models = student, teachers, {"student": params}, teacher_params
+    learner, voices = _speakers(method, models, batch)
+    return {name: one() for name, one in {"student": learner, **voices}.items()}
+
+  weights = {name: teacher.shapes() for name, teacher in teachers.items()}
+  return jax.eval_shape(say, student.shapes(), weights, batch)
+
+
+def wants(
+  student: Architecture, method: base.Method
+) -> dict[str, tuple[str, ...]]:
+  """Features by model name: for the method, and for a student that hears."""
+  found = dict(method.wants())
+  if student.hears is not None:
+    own = found.get(student.hears, ())
+    found[student.hears] = tuple(dict.fromkeys((*own, *HEARD)))
+  return found
+
+
+def _speakers(
+  method: base.Method,
+  models: tuple[Architecture, Mapping[str, Architecture], Any, Any],
+  batch: types.Batch,
+  keys: jax.Array | None = None,
+) -> tuple[Speaker, dict[str, Speaker]]:
+  """The student and the teachers: architectures, then their parameters."""
+  student, teachers, params, teacher_params = models
+  want = wants(student, method)
   frozen = jax.lax.stop_gradient(teacher_params)
   voices = {}
   for name, arch in teachers.items():
@@ -342,7 +392,14 @@ def _speakers(student, teachers, method, params, teacher_params, batch):
       }
     else:
       model = arch.for_evaluation().bind(frozen[name])
-    voices[name] = Speaker(model, batch, wants.get(name, ()), said)
+    voices[name] = Speaker(model, batch, want.get(name, ()), said)
+  learner = Speaker(
+    student.bind(params["student"]),
+    batch,
+    want.get("student", ()),
+    hears=None if student.hears is None else voices[student.hears],
+    keys=keys,
+  )
   return learner, voices
 
 
@@ -355,12 +412,10 @@ def _silent(view: types.View, want: tuple[str, ...] = ()) -> types.Outputs:
 
 def _prepare(method, models, batch, keys, microbatches):
   """The batch, with what the method adds from a look at all of it."""
-  student, teachers, params, teacher_params = models
+  params = models[2]
 
   def survey(batch):
-    speakers = _speakers(
-      student, teachers, method, params, teacher_params, batch
-    )
+    speakers = _speakers(method, models, batch)
     arrays = method.survey(params["method"], *speakers, batch)
     return jax.lax.stop_gradient(arrays)
 

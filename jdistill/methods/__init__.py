@@ -14,6 +14,7 @@ from jdistill.methods.cross_entropy import CrossEntropy as CrossEntropy
 from jdistill.methods.dac_kl import DACKL as DACKL
 from jdistill.methods.distillm2 import DistiLLM2 as DistiLLM2
 from jdistill.methods.dkd import DKD as DKD
+from jdistill.methods.eagle import EAGLE as EAGLE
 from jdistill.methods.features import Features as Features
 from jdistill.methods.features import layer_map as layer_map
 from jdistill.methods.grpo import GRPO as GRPO

@@ -12,6 +12,7 @@ from jdistill.models.base import num_params as num_params
 from jdistill.models.classifier import ConvConfig as ConvConfig
 from jdistill.models.classifier import MLPConfig as MLPConfig
 from jdistill.models.decoder import DecoderConfig as DecoderConfig
+from jdistill.models.feature_draft import FeatureDraft as FeatureDraft
 from jdistill.models.low_rank import LowRank as LowRank
 from jdistill.models.rope import Rope as Rope
 from jdistill.models.spec import Mixture as Mixture

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jdistill.models import division
 from jdistill.models.layers import Linear, RMSNorm
 from jdistill.models.rope import rotate
-from jdistill.models.spec import DecoderSpec
+from jdistill.models.spec import LayerSpec
 
 Mix: TypeAlias = Callable[
   [jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]
@@ -236,7 +236,7 @@ def _sum(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
 class Attention(nnx.Module):
   """The attention branch of a layer, without its norms."""
 
-  def __init__(self, spec: DecoderSpec, num_layers: int, rngs: nnx.Rngs):
+  def __init__(self, spec: LayerSpec, num_layers: int, rngs: nnx.Rngs):
     self.spec = spec
 
     def project(name: str, count: int, axis: str) -> Linear:

@@ -23,6 +23,16 @@ class Architecture(abc.ABC):
   def vocab_size(self) -> int:
     """Number of logits: tokens of the vocabulary, or classes."""
 
+  @property
+  def hears(self) -> str | None:
+    """The teacher that its model goes by, or None.
+
+    Such a model is called as `model(view, want, heard=outputs, keys=keys)` with
+    that teacher's outputs of the view, the feature "embed" among them, and in
+    training a key for each row.
+    """
+    return None
+
   @abc.abstractmethod
   def init(self, key: jax.Array) -> types.PyTree:
     """Draws parameters, float32 unless the architecture says otherwise."""

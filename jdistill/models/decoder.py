@@ -19,7 +19,6 @@ A sparse segment's MLP is that of `jdistill.models.experts`.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -35,10 +34,9 @@ from jdistill.models import (
   host,
   low_rank,
   quantised,
-  rope,
   stack,
 )
-from jdistill.models.attention import Branches, TokenCache, packed_sight
+from jdistill.models.attention import Branches, TokenCache
 from jdistill.models.base import Architecture
 from jdistill.models.layers import RMSNorm
 from jdistill.models.spec import DecoderSpec
@@ -137,20 +135,18 @@ class DecoderConfig(DecoderSpec, Architecture):
       for n, segment in enumerate(self.segments)
     }
 
+  def ends(self, params: types.PyTree) -> "Ends":
+    """What stands at the two ends of the layers; nothing is copied."""
+    table = params["embedding"]["weight"]
+    head = table if self.tied else params["head"]["weight"]
+    return Ends(table, head, self)
+
   def init_cache(
     self, batch: int, length: int, dtype: str = "float32"
   ) -> types.PyTree:
     """An empty cache for `batch` rows of up to `length` positions, divided
     over the mesh in context by rows and heads."""
-    room = (batch, length, self.num_kv_heads, self.head_dim)
-
-    def empty(segment):
-      return division.cached(jnp.zeros((segment.num_layers, *room), dtype))
-
-    return {
-      f"segment_{n}": {name: empty(segment) for name in ("k", "v")}
-      for n, segment in enumerate(self.segments)
-    }
+    return stack.empty_cache(self, batch, length, dtype)
 
   def moved(
     self,
@@ -223,25 +219,43 @@ class Table(nnx.Module):
     self.weight = nnx.Param(draw * 0.02, axes=("vocab", "embed"))
 
 
-class Decoder(nnx.Module):
-  """A decoder with its parameters."""
+@types.pytree(static=("spec",))
+class Ends:
+  """The table that tokens are looked up in, and the head."""
 
-  apart: Any = MappingProxyType({})  # by segment: each layer's own
+  table: types.Leaf  # [V, D]
+  weight: types.Leaf  # [V, D] of the head
+  spec: DecoderSpec
+
+  def embed(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+    """What the first layer receives for these ids, scaled as the model does."""
+    dtype = jnp.dtype(self.spec.dtype)
+    rows = self.table[tokens].astype(dtype)
+    return rows * jnp.asarray(self.spec.embed_scale, dtype)
+
+  @property
+  def head(self) -> types.Head:
+    return types.Head(self.weight, soft_cap=self.spec.final_soft_cap)
+
+
+class Decoder(stack.Layers):
+  """A decoder with its parameters."""
 
   def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
     self.config = config
     self.embedding = Table(config, rngs)
-    for n, segment in enumerate(config.segments):
-      layers = stack.Layer(config, segment, rngs)
-      setattr(self, f"segment_{n}", layers)
+    super().__init__(config, rngs)
     self.norm = RMSNorm(config, (config.width,), ("embed",))
     self.head = None if config.tied else Table(config, rngs)
 
+  @property
+  def ends(self) -> Ends:
+    table = self.embedding if self.head is None else self.head
+    return Ends(self.embedding.weight[...], table.weight[...], self.config)
+
   def embed(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B D"]:
     """What the first layer receives for these ids, scaled as the model does."""
-    dtype = jnp.dtype(self.config.dtype)
-    rows = self.embedding.weight[...][tokens].astype(dtype)
-    return rows * jnp.asarray(self.config.embed_scale, dtype)
+    return self.ends.embed(tokens)
 
   def __call__(
     self,
@@ -277,39 +291,16 @@ class Decoder(nnx.Module):
     if cache is None:
       x = division.embedded(x)
     found = {"embed": x}
-    angles = rope.angles(config.ropes, view.positions, config.head_dim)
-    sight = None
-    if cache is None:
-      sight = packed_sight(view.positions, view.segment_ids)
-    after = {}
-    for n, segment in enumerate(config.segments):
-      name = f"segment_{n}"
-      taps = features.Taps(wanted, config.offsets[n], segment.num_layers)
-      kept = None if cache is None else cache[name]
-      x, inner, after[name] = stack.run(
-        getattr(self, name),
-        config,
-        segment,
-        taps,
-        x,
-        angles,
-        sight,
-        view.positions,
-        view.segment_ids,
-        kept,
-        self.apart.get(name),
-        branches,
-      )
-      found |= inner
+    x, inner, after = self.through(x, view, wanted, cache, branches)
+    found |= inner
     hidden = self.norm(x)
     found["pooled"] = _masked_mean(hidden, view.mask)
     for name in features.ROUTERS.keys() & set(want):
       kind = features.ROUTERS[name]
       found[name] = features.routers(found, config.sparse_layers, kind)
-    table = self.embedding if self.head is None else self.head
     return types.Outputs(
       hidden=hidden,
-      head=types.Head(table.weight[...], soft_cap=config.final_soft_cap),
+      head=self.ends.head,
       features={name: found[name] for name in want},
       updates={} if cache is None else {"cache": after},
     )

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 from jdistill import types
 from jdistill.models import grouped
 from jdistill.models.layers import ACTIVATIONS, Linear
-from jdistill.models.spec import DecoderSpec, Mixture
+from jdistill.models.spec import LayerSpec, Mixture
 
 ROUTES = "expert_routes"
 """The name, for checkpoint policies, of who goes where: a few integers for each
@@ -53,7 +53,7 @@ class Router(nnx.Module):
 class Experts(nnx.Module):
   """sum_i p_i down_i(act(gate_i(x)) * up_i(x)) over a token's experts i."""
 
-  def __init__(self, spec: DecoderSpec, num_layers: int, rngs: nnx.Rngs):
+  def __init__(self, spec: LayerSpec, num_layers: int, rngs: nnx.Rngs):
     mixture = spec.experts
     assert mixture is not None, "spec.check refuses"
     self.mixture = mixture

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from jdistill import types
 from jdistill.models import division
-from jdistill.models.spec import DecoderSpec, Segment
+from jdistill.models.spec import LayerSpec, Segment
 from jdistill.types import UserError
 
 LANES = 128
@@ -52,7 +52,7 @@ class Plan:
 
 
 def plan(
-  spec: DecoderSpec, segment: Segment, length: int, *, probs: bool
+  spec: LayerSpec, segment: Segment, length: int, *, probs: bool
 ) -> Plan | None:
   """How a segment's layers use the kernel; None if they cannot or shall not.
 

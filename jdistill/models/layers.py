@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from jdistill.models import division, quantised
 from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.low_rank import LowRank
-from jdistill.models.spec import DecoderSpec
+from jdistill.models.spec import LayerSpec
 
 ACTIVATIONS = {
   "silu": jax.nn.silu,
@@ -30,7 +30,7 @@ class RMSNorm(nnx.Module):
   """Divides by the root mean square of the last axis; float32 inside."""
 
   def __init__(
-    self, spec: DecoderSpec, shape: tuple[int, ...], axes: tuple[str, ...]
+    self, spec: LayerSpec, shape: tuple[int, ...], axes: tuple[str, ...]
   ):
     self.eps = spec.norm_eps
     self.plus_one = spec.norm_plus_one
@@ -65,7 +65,7 @@ class Linear(nnx.Module):
   def __init__(
     self,
     shape: tuple[int, ...],
-    axes: tuple[str, ...],
+    axes: tuple[str | None, ...],
     num_in: int,
     rngs: nnx.Rngs,
     *,
@@ -82,7 +82,7 @@ class Linear(nnx.Module):
     self.kernel = nnx.Param(
       draw * (gain * fan_in**-0.5), axes=axes, inputs=tuple(range(stacked, cut))
     )
-    self.bias = _bias(shape, axes, num_in) if bias else None
+    self.bias = _bias(shape, axes, stacked, cut) if bias else None
     pair = None, None
     if low_rank is not None:
       pair = _pair(shape, axes, stacked, cut, low_rank.rank, rngs)
@@ -158,17 +158,16 @@ _mixed_product.defvjp(_mixed_product_fwd, _mixed_product_bwd)
 
 
 def _bias(
-  shape: tuple[int, ...], axes: tuple[str, ...], num_in: int
+  shape: tuple[int, ...], axes: tuple[str | None, ...], stacked: int, cut: int
 ) -> nnx.Param:
-  outputs = slice(1 + num_in, None)
   return nnx.Param(
-    jnp.zeros(shape[:1] + shape[outputs]), axes=axes[:1] + axes[outputs]
+    jnp.zeros(shape[:stacked] + shape[cut:]), axes=axes[:stacked] + axes[cut:]
   )
 
 
 def _pair(
   shape: tuple[int, ...],
-  axes: tuple[str, ...],
+  axes: tuple[str | None, ...],
   stacked: int,
   cut: int,
   rank: int,
@@ -187,7 +186,7 @@ def _pair(
 class Mlp(nnx.Module):
   """down(act(gate(x)) * up(x))."""
 
-  def __init__(self, spec: DecoderSpec, num_layers: int, rngs: nnx.Rngs):
+  def __init__(self, spec: LayerSpec, num_layers: int, rngs: nnx.Rngs):
     self.activation = spec.activation
     wide = (num_layers, spec.width, spec.mlp_width)
     axes = ("layers", "embed", "mlp")

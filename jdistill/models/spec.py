@@ -24,8 +24,8 @@ class Segment:
   """Like layers that are stacked and scanned, one entry of each field a layer.
 
   `windows` says how many positions back a layer sees, its own included; 0 is
-  the whole document. `ropes` are indices into `DecoderSpec.ropes`. Layers that
-  are `sparse` have `DecoderSpec.experts` in place of one MLP.
+  the whole document. `ropes` are indices into `LayerSpec.ropes`. Layers that
+  are `sparse` have `LayerSpec.experts` in place of one MLP.
   """
 
   windows: tuple[int, ...]
@@ -99,24 +99,20 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderSpec:
-  """Llama, Mistral, Qwen 2 and 3 (with experts or without), Gemma 2 and 3, and
-  what lies between them.
+class LayerSpec:
+  """The layers of Llama, Mistral, Qwen 2 and 3 (with experts or without),
+  Gemma 2 and 3, and what lies between them.
 
   The defaults are those of SmolLM2-135M. `norm_plus_one` means that norms
   multiply by 1 + scale. `post_norms` normalises what attention and MLP return
   as well as what they receive. `query_scale` multiplies the scores; None is
-  1 / sqrt(head_dim). `context_length` bounds nothing here, it is written into
-  exported models. `dtype` is what matmuls compute in; norms, softmax and
+  1 / sqrt(head_dim). `dtype` is what matmuls compute in; norms, softmax and
   rotations are at least float32 whatever it is. `heads_axis` is the mesh axis
-  over which the flash kernel divides heads, as the compiler cannot. `kernels`
-  is how those of the layers are kept: floats, or int8 that nothing can train
-  (`jdistill.models.quantised`). With `low_rank`, adapters train and the rest
-  stays. `mlp_width` is that of layers without experts; if there are `experts`,
-  they are those of the segments that say `sparse`.
+  over which the flash kernel divides heads, as the compiler cannot.
+  `mlp_width` is that of layers without experts; if there are `experts`, they
+  are those of the segments that say `sparse`.
   """
 
-  vocab_size: int = 49_152
   width: int = 576
   mlp_width: int = 1536
   num_heads: int = 9
@@ -130,22 +126,16 @@ class DecoderSpec:
   post_norms: bool = False
   qk_norm: bool = False
   qkv_bias: bool = False
-  tied: bool = True
-  embed_scale: float = 1.0
   query_scale: float | None = None
   attention_soft_cap: float | None = None
-  final_soft_cap: float | None = None
-  context_length: int = 8192
   dtype: Literal["float32", "bfloat16"] = "float32"
   remat: Remat = "elementwise"
   attention: Attend = "auto"
   heads_axis: str | None = HEADS_AXIS
-  kernels: Literal["float", "int8"] = "float"
-  low_rank: LowRank | None = None
   experts: Mixture | None = None
 
   def __post_init__(self):
-    for field in ("vocab_size", "width", "mlp_width", "num_heads", "head_dim"):
+    for field in ("width", "mlp_width", "num_heads", "head_dim"):
       if getattr(self, field) < 1:
         raise UserError(
           f"{field} is {getattr(self, field)}; a decoder needs at least 1"
@@ -190,8 +180,8 @@ class DecoderSpec:
 
   def adapters(self, target: str) -> LowRank | None:
     """The adapters of one of a layer's products, if it has any."""
-    low_rank = self.low_rank
-    return low_rank if low_rank and target in low_rank.targets else None
+    del target
+    return None
 
   @property
   def num_layers(self) -> int:
@@ -229,3 +219,34 @@ class DecoderSpec:
     if self.query_scale is not None:
       return self.query_scale
     return self.head_dim**-0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderSpec(LayerSpec):
+  """Layers between a table of tokens and a head.
+
+  `embed_scale` multiplies what the table has for a token. A `tied` head is the
+  table. `context_length` bounds nothing here, it is written into exported
+  models. `kernels` is how those of the layers are kept: floats, or int8 that
+  nothing can train (`jdistill.models.quantised`). With `low_rank`, adapters
+  train and the rest stays.
+  """
+
+  vocab_size: int = 49_152
+  tied: bool = True
+  embed_scale: float = 1.0
+  final_soft_cap: float | None = None
+  context_length: int = 8192
+  kernels: Literal["float", "int8"] = "float"
+  low_rank: LowRank | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.vocab_size < 1:
+      raise UserError(
+        f"vocab_size is {self.vocab_size}; a decoder needs at least 1"
+      )
+
+  def adapters(self, target: str) -> LowRank | None:
+    low_rank = self.low_rank
+    return low_rank if low_rank and target in low_rank.targets else None

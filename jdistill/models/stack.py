@@ -3,6 +3,7 @@
 """A segment of like layers, scanned so that depth costs no compile time."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jdistill import types
-from jdistill.models import division, features, flash, grouped, host
+from jdistill.models import division, features, flash, grouped, host, rope
 from jdistill.models.attention import (
   Attention,
   Branches,
@@ -23,10 +24,11 @@ from jdistill.models.attention import (
   attend,
   attend_one,
   cached_sight,
+  packed_sight,
 )
 from jdistill.models.experts import ROUTES, Experts
 from jdistill.models.layers import Mlp, RMSNorm
-from jdistill.models.spec import DecoderSpec, Segment
+from jdistill.models.spec import LayerSpec, Segment
 
 UNLIMITED = 2**30
 """A window that no document fills."""
@@ -47,15 +49,18 @@ POLICIES = {
 
 
 class Layer(nnx.Module):
-  """Attention and MLP, each on a normalised copy, each added back."""
+  """Attention and MLP, each on a normalised copy, each added back.
 
-  def __init__(self, spec: DecoderSpec, segment: Segment, rngs: nnx.Rngs):
+  Without an `attention_norm` attention reads what comes in as it is.
+  """
+
+  def __init__(self, spec: LayerSpec, segment: Segment, rngs: nnx.Rngs):
     num_layers = segment.num_layers
 
     def norm() -> RMSNorm:
       return RMSNorm(spec, (num_layers, spec.width), ("layers", "embed"))
 
-    self.attention_norm = norm()
+    self.attention_norm: RMSNorm | None = norm()
     self.attention = Attention(spec, num_layers, rngs)
     self.mlp_norm = norm()
     branch = Experts if segment.sparse else Mlp
@@ -73,9 +78,8 @@ class Layer(nnx.Module):
   ) -> tuple[Float[Array, "B T D"], dict[str, Any], Any]:
     """The layer's output, its inner activations by kind, the cache."""
     values: dict[str, Any] = {"in": x}
-    mixed, values["probs"], cache = self.attention(
-      self.attention_norm(x), cos, sin, mix, cache
-    )
+    normed = x if self.attention_norm is None else self.attention_norm(x)
+    mixed, values["probs"], cache = self.attention(normed, cos, sin, mix, cache)
     if self.attention_post_norm is not None:
       mixed = self.attention_post_norm(mixed)
     x = x + mixed
@@ -92,9 +96,79 @@ class Layer(nnx.Module):
     return out, values | {"attn": mixed, "mlp": mlp, "out": out}, cache
 
 
+class Layers(nnx.Module):
+  """The layers of a model, `segment_0` and on."""
+
+  apart: Any = MappingProxyType({})  # by segment: each layer's own
+
+  def __init__(self, spec: LayerSpec, rngs: nnx.Rngs):
+    self.spec = spec
+    for n, segment in enumerate(spec.segments):
+      setattr(self, f"segment_{n}", Layer(spec, segment, rngs))
+
+  def through(
+    self,
+    x: Float[Array, "B T D"],
+    view: types.Tokens,
+    wanted: Mapping[str, tuple[int, ...]],
+    cache: types.PyTree | None = None,
+    branches: Branches | None = None,
+  ) -> tuple[Float[Array, "B T D"], dict[str, jax.Array], types.PyTree]:
+    """What comes out of the last layer, the wanted features, the cache after.
+
+    Args:
+      x: what goes into the first one.
+      view: where its positions are in their texts.
+      wanted: of `features.parse`.
+      cache: of `empty_cache` or an earlier call; None attends to the inputs.
+      branches: with a cache, where the tokens are in texts that branch.
+    """
+    spec = self.spec
+    angles = rope.angles(spec.ropes, view.positions, spec.head_dim)
+    sight = None
+    if cache is None:
+      sight = packed_sight(view.positions, view.segment_ids)
+    found, after = {}, {}
+    for n, segment in enumerate(spec.segments):
+      name = f"segment_{n}"
+      taps = features.Taps(wanted, spec.offsets[n], segment.num_layers)
+      x, inner, after[name] = run(
+        getattr(self, name),
+        spec,
+        segment,
+        taps,
+        x,
+        angles,
+        sight,
+        view.positions,
+        view.segment_ids,
+        None if cache is None else cache[name],
+        self.apart.get(name),
+        branches,
+      )
+      found |= inner
+    return x, found, None if cache is None else after
+
+
+def empty_cache(
+  spec: LayerSpec, batch: int, length: int, dtype: str = "float32"
+) -> types.PyTree:
+  """An empty cache for `batch` rows of up to `length` positions, divided
+  over the mesh in context by rows and heads."""
+  room = (batch, length, spec.num_kv_heads, spec.head_dim)
+
+  def empty(segment: Segment) -> jax.Array:
+    return division.cached(jnp.zeros((segment.num_layers, *room), dtype))
+
+  return {
+    f"segment_{n}": {name: empty(segment) for name in ("k", "v")}
+    for n, segment in enumerate(spec.segments)
+  }
+
+
 def run(
   layers: Layer,
-  spec: DecoderSpec,
+  spec: LayerSpec,
   segment: Segment,
   taps: features.Taps,
   x: Float[Array, "B T D"],
@@ -137,7 +211,7 @@ def run(
     kernels = flash.plan(spec, segment, x.shape[1], probs=probs)
 
   def apply(params, x, number, kept):
-    rope, seen, here = number["rope"], sight, None
+    turn, seen, here = number["rope"], sight, None
     if kept is not None:
       length = kept[0].shape[3 if by_token else 2]
       # A cache of its own may keep the layer's window only.
@@ -156,7 +230,7 @@ def run(
     how = attend_one if isinstance(here, TokenCache) else attend
     mix = _mixer(spec, kernels, seen, segment_ids, number, how)
     x, values, here = nnx.merge(graph, params)(
-      x, cos[rope], sin[rope], mix, here
+      x, cos[turn], sin[turn], mix, here
     )
     kept = None if here is None else here.kept
     return x, {kind: values[kind] for kind in kinds}, kept
@@ -230,7 +304,7 @@ def _one_by_one(
 
 
 def _mixer(
-  spec: DecoderSpec,
+  spec: LayerSpec,
   kernels: flash.Plan | None,
   sight: Sight,
   segment_ids: jax.Array,

@@ -19,6 +19,7 @@ from jdistill import (
   run,
   sharding,
   stages,
+  step,
   types,
 )
 from jdistill.models.base import Architecture
@@ -272,16 +273,19 @@ def count(built: run.Run, batch: types.Batch, program: float) -> Flops:
   view = batch["student"]
 
   def forward(architecture: Architecture, want: tuple[str, ...]) -> float:
-    def outputs(params, view):
-      return architecture.bind(params)(view, want=want)
+    hears = architecture.hears
+    told = {} if hears is None else {"heard": built.output_shapes[hears]}
+
+    def outputs(params, view, told):
+      return architecture.bind(params)(view, want=want, **told)
 
     shapes = architecture.shapes()
-    found = jax.eval_shape(outputs, shapes, view)
-    whole = flops.count(outputs, shapes, view)
+    found = jax.eval_shape(outputs, shapes, view, told)
+    whole = flops.count(outputs, shapes, view, told)
     head = flops.count(lambda h, x: h(x), found.head, found.hidden)
     return whole + head
 
-  wants = built.method.wants()
+  wants = step.wants(built.models.student, built.method)
   student = forward(built.models.student, wants.get("student", ()))
   teacher = sum(
     forward(found.architecture, wants.get(name, ()))

@@ -19,8 +19,9 @@ import pytest
 
 from jdistill import checkpoint, methods, schedules, sharding, step, types
 from jdistill.methods import base
-from jdistill.models import DecoderConfig, Mixture, Segment
+from jdistill.models import DecoderConfig, FeatureDraft, Mixture, Segment
 from jdistill.models.classifier import MLPConfig
+from jdistill.models.spec import LayerSpec
 
 CLASSES = [
   cls
@@ -54,6 +55,7 @@ OWN = {
   ),
 }
 KINDS = {
+  methods.EAGLE: ("draft",),
   methods.MiniLLM: ("decoder",),
   methods.RouterBalance: ("sparse",),
   methods.SelfDistillation: ("decoder",),
@@ -68,7 +70,8 @@ ALIKE = [methods.AdaSPEC, methods.AdaptiveKL, methods.AlphaBetaKD,
          methods.OnPolicyDistillation, methods.SkewKL,
          methods.WeightedKD]  # fmt: skip
 # Texts alone, whose layouts take longest.
-TEXTS = [methods.MiniLLM, methods.SelfDistillation, methods.SpanLoss]
+TEXTS = [methods.EAGLE, methods.MiniLLM, methods.SelfDistillation,
+         methods.SpanLoss]  # fmt: skip
 CASES = [
   pytest.param(
     cls,
@@ -142,6 +145,16 @@ def models(kind: str):
       student,
       segments=(Segment.uniform(2, sparse=True),),
       experts=Mixture(4, 2, 12),
+    )
+  if kind == "draft":
+    names = [field.name for field in dataclasses.fields(LayerSpec)]
+    layers = {name: getattr(teacher, name) for name in names}
+    student = FeatureDraft(
+      **layers | {"segments": (Segment.uniform(1),)},
+      vocab_size=V,
+      sampling=2,
+      unaligned=8,
+      noise=0.01,
     )
   if kind == "classifier":
     student = MLPConfig(classes=V, shape=(12,), widths=(16, 8))
@@ -230,15 +243,7 @@ def arrays(mask, noise) -> dict[str, np.ndarray]:
 def start(method: base.Method, kind: str):
   """Trained and frozen parameters."""
   student, teachers, weights, frozen = models(kind)
-  wants = method.wants()
-  shapes = {
-    name: jax.eval_shape(
-      lambda p, v, a=a, name=name: a.bind(p)(v, want=wants.get(name, ())),
-      a.shapes(),
-      batch(kind)["student"],
-    )
-    for name, a in {"student": student, **teachers}.items()
-  }
+  shapes = step.output_shapes(student, teachers, method, batch(kind))
   own = method.init(jax.random.key(1), shapes)
   return {"student": weights, "method": own}, frozen
 
@@ -347,14 +352,16 @@ def test_teachers_get_no_gradient(cls):
   params, frozen = start(method, kind)
   loss = step.make_loss(student, teachers, method)
   data, keys = batch(kind), jax.random.split(jax.random.key(0), B)
-  wants = method.wants()
+  wants = step.wants(student, method)
 
-  def speaker(name, shape, weights):
-    return step.Speaker(shape.bind(weights), data, wants.get(name, ()))
+  def speaker(name, shape, weights, **how):
+    want = wants.get(name, ())
+    return step.Speaker(shape.bind(weights), data, want, **how)
 
   def total(frozen):
-    own = speaker("student", student, params["student"])
     others = {k: speaker(k, a, frozen[k]) for k, a in teachers.items()}
+    hears = others.get(student.hears)
+    own = speaker("student", student, params["student"], hears=hears)
     arrays = method.survey(params["method"], own, others, data)
     ready = method.prepare(arrays, data, keys)
     ctx = base.Context(jnp.int32(3), keys, method.norms(ready))

@@ -6,6 +6,9 @@ from jdistill.sampling.speculative.drafts import Draft as Draft
 from jdistill.sampling.speculative.drafts import ModelDraft as ModelDraft
 from jdistill.sampling.speculative.drafts import News as News
 from jdistill.sampling.speculative.drafts import Nodes as Nodes
+from jdistill.sampling.speculative.feature_draft import (
+  FeatureDraft as FeatureDraft,
+)
 from jdistill.sampling.speculative.generation import Counts as Counts
 from jdistill.sampling.speculative.generation import Speculated as Speculated
 from jdistill.sampling.speculative.generation import generate as generate

@@ -52,13 +52,8 @@ class Draft(Protocol):
   (`extend`). It answers with logits only; the tokens are drawn from them by
   who asks, who alone answers for exactness.
 
-  `ModelDraft` is another language model. A draft that continues the target's
-  own features, as EAGLE does, fits as well: it pairs `News.hidden` with the
-  embeddings of the tokens, keeps its guess of the hidden state at each node in
-  what it remembers, by the node's number, finds a guess's feature there under
-  `Nodes.parents`, and answers with the target's head over the new guess. Its
-  parameters hold that head and the embedding. In `settle` it forgets its
-  guesses, as it is told the target's hidden states of all that came true.
+  `ModelDraft` is another language model, `FeatureDraft` one that goes on from
+  the target's own features.
   """
 
   @property
