@@ -261,7 +261,7 @@ def build(
     eval_step = apart.Step(eval_step, judging, training=False)
   writing = run_rollout.Rollouts(config, models, parts, ends, mesh)
   teacher_pens = {k: p for k, p in teacher_places.items() if k not in parts}
-  return Run(
+  built = Run(
     config=config,
     mesh=mesh,
     models=models,
@@ -279,6 +279,13 @@ def build(
     write=writing.in_training(state_places, teacher_pens, prompts, written),
     eval_writes=writing.in_evaluations(student_places, teacher_pens),
   )
+  if built.write is not None and models.student.hears is not None:
+    # A writer that would ask the student is refused before the start.
+    own = shapes.params["student"], shapes.extra[rollout.KEY], shapes.step
+    with sharding.in_context(mesh):
+      pens = built.writers(built.teacher_shapes())
+      jax.eval_shape(built.write, *own, pens, prompts)
+  return built
 
 
 def _part(

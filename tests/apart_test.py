@@ -27,6 +27,7 @@ from jdistill import (
 from jdistill.methods import base
 from jdistill.models import (
   DecoderConfig,
+  FeatureDraft,
   LinenArchitecture,
   MLPConfig,
   Segment,
@@ -52,6 +53,17 @@ def decoder(width: int, layers: int, **fields) -> DecoderConfig:
 
 TEACHER = decoder(24, 3, tied=False, final_soft_cap=9.0)
 STUDENT = decoder(16, 2)
+DRAFT = FeatureDraft(
+  vocab_size=V,
+  width=TEACHER.width,
+  mlp_width=32,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=8,
+  sampling=2,
+  unaligned=8,
+  noise=0.01,
+)
 
 
 class Pair(base.TokenMethod):
@@ -174,6 +186,16 @@ CASES = {
     {"method": Pair(), "student": config.Cut(2), "microbatches": 2},
     {"two": Mesh(1, 4)},
     Mesh(2, 2),
+  ),
+  "draft": (
+    KD,
+    {
+      "method": methods.EAGLE(),
+      "student": config.Fresh(DRAFT),
+      "microbatches": 2,
+    },
+    {"teacher": Mesh(1, 4)},
+    Mesh(1, 2, 2),
   ),
   "classifier": (
     {

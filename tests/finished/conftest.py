@@ -118,8 +118,18 @@ def other_model(home, texts):
   return str(save_model(home / "stranger", tokenizer, seed=1))
 
 
+DRAFT = """models.FeatureDraft(
+      vocab_size=512,
+      width=32,
+      mlp_width=48,
+      num_heads=4,
+      num_kv_heads=2,
+      head_dim=8,
+      sampling=2,
+      noise=0.0,
+    )"""
 CONFIG = """\
-from jdistill import config, data, methods, optim, schedules
+from jdistill import config, data, methods, models, optim, schedules
 
 
 def rows(ref):
@@ -145,12 +155,10 @@ def get_config():
 """
 
 
-@pytest.fixture(scope="session")
-def run(home, teacher):
+def train(home, config, name, text):
   """The directory of a finished run, made by the command itself."""
-  del teacher
-  (home / "tiny.py").write_text(CONFIG.format(home=home))
-  command = ["train", str(home / "tiny.py"), "--workdir", str(home / "run")]
+  (home / config).write_text(text)
+  command = ["train", str(home / config), "--workdir", str(home / name)]
   made = subprocess.run(
     [sys.executable, "-m", "jdistill.cli", *command],
     env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
@@ -159,7 +167,24 @@ def run(home, teacher):
     check=False,
   )
   assert made.returncode == 0, made.stderr
-  return home / "run"
+  return home / name
+
+
+@pytest.fixture(scope="session")
+def run(home, teacher):
+  """A run that cuts its student out of the teacher."""
+  del teacher
+  return train(home, "tiny.py", "run", CONFIG.format(home=home))
+
+
+@pytest.fixture(scope="session")
+def draft(home, teacher):
+  """A run whose student goes by the teacher's features."""
+  del teacher
+  text = CONFIG.format(home=home)
+  text = text.replace("methods.KD()", "methods.EAGLE()")
+  text = text.replace("config.Cut(2)", f"config.Fresh({DRAFT})")
+  return train(home, "draft.py", "draft", text)
 
 
 @pytest.fixture(scope="session")

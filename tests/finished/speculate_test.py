@@ -56,3 +56,28 @@ def test_a_draft_of_another_vocabulary_is_refused(
   error = capsys.readouterr().err
   assert other_model in error
   assert "different vocabularies" in error
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_by_the_targets_features(
+  teacher, draft, other_model, prompts, capsys
+):
+  argv = ["speculate", teacher, str(draft), "--prompts", str(prompts)]
+  argv += ["--max-new-tokens", "12", "--tree", "2,2,1", "--json"]
+  assert cli.main([*argv, "--repeats", "1"]) == 0
+  [row] = [json.loads(x) for x in capsys.readouterr().out.splitlines()[-1:]]
+  assert (row["draft"], row["different"]) == (str(draft), 0)
+  assert row["timing"]["costs"]["draft_ratio"] > 0
+  argv = ["generate", teacher, "--prompt", "The for", "--temperature", "0"]
+  argv += ["--max-new-tokens", "9"]
+  assert cli.main(argv) == 0
+  plain = capsys.readouterr().out
+  assert cli.main([*argv, "--draft", str(draft)]) == 0
+  assert capsys.readouterr().out == plain
+  assert cli.main(["evaluate", str(draft)]) == 0
+  rows = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
+  assert all(row["kl"] > 0 for row in rows)
+  assert cli.main(["generate", str(draft), "--prompt", "The for"]) == 2
+  assert "jdistill generate TARGET --draft" in capsys.readouterr().err
+  assert cli.main(["export", str(draft), "--to", "nowhere"]) == 2
+  assert "only decoder language models" in capsys.readouterr().err

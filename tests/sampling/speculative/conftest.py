@@ -12,8 +12,10 @@ import pytest
 from jdistill import types
 from jdistill.models import base
 from jdistill.models.decoder import DecoderConfig
+from jdistill.models.feature_draft import FeatureDraft
 from jdistill.models.rope import Rope
 from jdistill.models.spec import Segment
+from jdistill.sampling import speculative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,3 +128,31 @@ def as_params():
       return {"log_probs": jnp.asarray(np.log(table), jnp.float32)}
 
   return log
+
+
+@pytest.fixture(scope="session")
+def feature_draft():
+  """`feature_draft(target, params)`: a draft of it and the draft's parameters.
+
+  It has two layers, one with a window, and all of FSPAD.
+  """
+
+  def made(target, params):
+    shape = FeatureDraft(
+      vocab_size=target.vocab_size,
+      width=target.width,
+      mlp_width=24,
+      num_heads=4,
+      num_kv_heads=2,
+      head_dim=8,
+      segments=(Segment(windows=(0, 4), ropes=(0, 0)),),
+      ropes=target.ropes,
+      sampling=2,
+      unaligned=8,
+    )
+    own = jax.jit(shape.init)(jax.random.key(2))
+    own = jax.tree.map(lambda p: 2 * p if p.ndim > 2 else p, own)
+    draft = speculative.FeatureDraft(shape)
+    return draft, draft.params(own, target, params)
+
+  return made

@@ -163,9 +163,10 @@ def decoder_law(lm, params, prompt, size):
   return found.reshape(size, size, size)
 
 
-@pytest.mark.slow
-def test_a_tree_in_a_cache_follows_the_target(lm):
-  """As above, of a decoder, whose cache the tree is written to."""
+@pytest.fixture(scope="module")
+def small(lm):
+  """A decoder over few tokens: `drawn(seed)` are parameters, `law` is that of
+  the three tokens after the prompt."""
   arch = dataclasses.replace(lm[0], vocab_size=4)
 
   def drawn(seed):
@@ -173,7 +174,13 @@ def test_a_tree_in_a_cache_follows_the_target(lm):
     return jax.tree.map(lambda p: 4 * p if p.ndim > 1 else p, params)
 
   params, prompt = drawn(0), [1, 2, 0, 3, 3]
-  expected = decoder_law(arch, params, prompt, 4)
+  return arch, params, drawn, prompt, decoder_law(arch, params, prompt, 4)
+
+
+@pytest.mark.slow
+def test_a_tree_in_a_cache_follows_the_target(small):
+  """As above, of a decoder, whose cache the tree is written to."""
+  arch, params, drawn, prompt, expected = small
   for draft_params in (params, drawn(5)):
     found = speculative.generate(
       arch,
@@ -186,3 +193,24 @@ def test_a_tree_in_a_cache_follows_the_target(lm):
       key=jax.random.key(2),
     )
     assert p_value(found.texts, expected) > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["chain of 3", "fan of 2, then 3"])
+def test_a_draft_that_goes_by_features_changes_nothing(
+  shape, small, feature_draft
+):
+  arch, params, _, prompt, expected = small
+  draft, draft_params = feature_draft(arch, params)
+  found = speculative.generate(
+    arch,
+    draft,
+    params,
+    draft_params,
+    [prompt] * ROWS,
+    max_new_tokens=4,
+    tree=SHAPES[shape],
+    key=jax.random.key(2),
+  )
+  assert p_value(found.texts, expected) > 1e-4
+  assert 0 < sum(found.counts.accepted) < sum(found.counts.asked)
