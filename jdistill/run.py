@@ -279,13 +279,19 @@ def build(
     write=writing.in_training(state_places, teacher_pens, prompts, written),
     eval_writes=writing.in_evaluations(student_places, teacher_pens),
   )
-  if built.write is not None and models.student.hears is not None:
-    # A writer that would ask the student is refused before the start.
-    own = shapes.params["student"], shapes.extra[rollout.KEY], shapes.step
-    with sharding.in_context(mesh):
-      pens = built.writers(built.teacher_shapes())
-      jax.eval_shape(built.write, *own, pens, prompts)
+  _check_writing(built, prompts)
   return built
+
+
+def _check_writing(built: Run, prompts: types.Batch) -> None:
+  """Refuses a writer that asks a student who says nothing by itself."""
+  if built.write is None or built.models.student.hears is None:
+    return
+  state = built.state_shapes
+  own = state.params["student"], state.extra[rollout.KEY], state.step
+  with sharding.in_context(built.mesh):
+    pens = built.writers(built.teacher_shapes())
+    jax.eval_shape(built.write, *own, pens, prompts)
 
 
 def _part(
