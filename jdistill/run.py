@@ -190,18 +190,15 @@ def build(
   written, batch = run_rollout.shapes(config, prompts)
   run_checks.check_batch(method, batch)
 
-  key = jax.random.key(0)
   with sharding.in_context(mesh):
     outputs = step.output_shapes(
       models.student, models.speakers(), method, batch
     )
-  params = {
-    "student": models.student.shapes(),
-    "method": jax.eval_shape(lambda: method.init(key, outputs)),
-  }
+  own = jax.eval_shape(lambda: method.init(jax.random.key(0), outputs))
+  params = {"student": models.student.shapes(), "method": own}
   axes = {
     "student": models.student.axes(),
-    "method": jax.tree.map(lambda s: (None,) * len(s.shape), params["method"]),
+    "method": jax.tree.map(lambda s: (None,) * len(s.shape), own),
   }
   mask = optim.trainable(config.freeze, params, _movable(models, params))
   optimizer = optim.make(config.optimizer, axes, mask)
