@@ -227,7 +227,7 @@ def test_stages_stop_and_go_on_together(runs):
     cfg,
     student=config.Cut(1, "stage:first"),
     teachers={"teacher": config.Teacher("stage:first")},
-    steps=16,
+    steps=40,
   )
   return config.Stages({"first": cfg, "small": small})""",
   )
