@@ -232,10 +232,9 @@ def make_eval_step(
 
   Args:
     student: the model that is judged.
-    teacher: the model it is compared with, of the same vocabulary, or None;
-      the one that it hears, if it hears any.
-      Where the batch has what a teacher said, that and its head, which is then
-      all of its parameters, take its place.
+    teacher: the model it is compared with, of the same vocabulary, or None; if
+      it hears one, that. Where the batch has what a teacher said, that and its
+      head, which is then all of its parameters, take its place.
     others: further such models by name.
     token_bytes: [V] bytes that each token stands for, to count bits per byte.
   Returns: `eval_step(student_params, teacher_params, batch, others_params=None)

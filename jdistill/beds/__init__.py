@@ -3,6 +3,7 @@
 """Small exact worlds with adjustable noise, for experiments in minutes."""
 
 from jdistill.beds.arithmetic import Arithmetic as Arithmetic
+from jdistill.beds.chain_mixture import ChainMixture as ChainMixture
 from jdistill.beds.combined import Demonstrated as Demonstrated
 from jdistill.beds.combined import Mixed as Mixed
 from jdistill.beds.documents import Bed as Bed
