@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many prompts from a file, and what a model makes of them."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -109,6 +111,7 @@ def complete(
   stop: Sequence[str] = (),
   batch_size: int = 16,
   seed: int = 0,
+  row_ids: Sequence[int] | None = None,
 ) -> Iterator[sampling.Answer]:
   """Answers to prompts of any number, in their order, batch by batch.
 
@@ -117,15 +120,19 @@ def complete(
     params: its parameters.
     tokenizer: turns answers into text.
     prompts: ids of each.
-    settings: how tokens are drawn; `seed` and a prompt's place choose its
+    settings: how tokens are drawn; `seed` and a prompt's row id choose its
       noise, whatever the batch size.
     ends: tokens that end a text.
     stop: texts before which an answer is cut.
     batch_size: prompts that are continued at once.
     seed: of the draws.
+    row_ids: of each prompt; by default its place.
   """
   if batch_size < 1:
     raise types.UserError(f"batch_size is {batch_size}; expected at least 1")
+  if not prompts:
+    return
+  rows = range(len(prompts)) if row_ids is None else row_ids
   size = min(batch_size, len(prompts))
   for start in range(0, len(prompts), size):
     # The last batch is as large as the others, which compiles nothing again.
@@ -137,25 +144,109 @@ def complete(
       settings,
       key=jax.random.key(seed),
       ends=ends,
-      row_ids=places,
+      row_ids=[rows[place] for place in places],
       stop=stop,
       tokenizer=tokenizer,
     )
     yield from answers[: len(prompts) - start]
 
 
-def row(given: Mapping[str, Any], answer: sampling.Answer) -> dict[str, Any]:
-  """What is written down: the prompt as given, and the answer.
+def head(
+  prompt: Prompt, sample: int, by: Mapping[str, Any], *, chat: bool
+) -> dict[str, Any]:
+  """What is known of a row before it is written: prompt and origin.
+
+  A text that is put into the chat template is what the user says in a chat.
+  """
+  given = dict(prompt.given)
+  if chat and "prompt" in given:
+    given = {"messages": [{"role": "user", "content": given["prompt"]}]}
+  return {**given, "sample": sample, "by": dict(by)}
+
+
+def row(head: Mapping[str, Any], answer: sampling.Answer) -> dict[str, Any]:
+  """What is written down: the prompt as given, the answer, and whose it is.
 
   `log_prob_sum` and `log_prob_mean` are nats of all its tokens, and of each,
   by the model's own distribution whatever they were drawn from.
   """
   log_probs = answer.log_probs.astype(np.float64)
-  return {
-    **given,
+  answered = {
     "text": answer.text,
     "tokens": len(answer.tokens),
     "finish": answer.finish,
     "log_prob_sum": float(log_probs.sum()),
     "log_prob_mean": float(log_probs.mean()) if log_probs.size else None,
   }
+  given = {k: v for k, v in head.items() if k not in ("sample", "by")}
+  return {**given, **answered, "sample": head["sample"], "by": head["by"]}
+
+
+class Kept:
+  """A file of rows that grows, and goes on where it was left.
+
+  Until all rows are there it lies beside its place, as `NAME.part`.
+
+  Args:
+    path: where it is to be.
+    heads: of all its rows, in order.
+  Raises: UserError for a file with other rows.
+  """
+
+  def __init__(self, path: pathlib.Path, heads: Sequence[Mapping[str, Any]]):
+    self._path, self._part = path, path.with_name(f"{path.name}.part")
+    there = self._part if self._part.exists() else path
+    whole, self._text = 0, b""
+    with _errors(path):
+      if there.exists():
+        self._text = there.read_bytes()
+    # What a process wrote last may have been cut short with it.
+    self._text = self._text[: self._text.rfind(b"\n") + 1]
+    for line in self._text.splitlines():
+      self._check(line, heads, whole, there)
+      whole += 1
+    self.done, self._all = whole, len(heads)
+
+  def _check(self, line, heads, number, there) -> None:
+    try:
+      found = json.loads(line)
+    except ValueError:
+      found = None
+    expected = heads[number] if number < len(heads) else {"by": None}
+    if not isinstance(found, dict):
+      fault = "no JSON object"
+    else:
+      wrong = [k for k, v in expected.items() if found.get(k) != v]
+      if not wrong:
+        return
+      fault = f"{wrong[0]} {found.get(wrong[0])!r}"
+    raise types.UserError(
+      f"{there}:{number + 1}: found {fault}, expected "
+      f"{_short(expected)}: the file is of another job; choose another one, or "
+      "the same model, prompts and settings to go on with it"
+    )
+
+  @contextlib.contextmanager
+  def writing(self) -> Iterator[IO[str]]:
+    """The file behind its last whole row; put in its place at the end."""
+    with _errors(self._path):
+      if self.done == self._all and not self._part.exists():
+        with open(os.devnull, "w") as out:
+          yield out
+        return
+      self._part.write_bytes(self._text)
+      with self._part.open("a") as out:
+        yield out
+      self._part.replace(self._path)
+
+
+@contextlib.contextmanager
+def _errors(path: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise types.UserError(f"{path}: {error.strerror}") from error
+
+
+def _short(head: Mapping[str, Any]) -> str:
+  return f"{json.dumps(head)[:200]}" if head.get("by") else "no further row"

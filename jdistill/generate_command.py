@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -32,7 +33,8 @@ def generate(argv: list[str]) -> int:
     "--to",
     type=pathlib.Path,
     metavar="FILE",
-    help="where the objects go, a .jsonl file (default: standard output)",
+    help="where the objects go, a .jsonl file (default: standard output); what "
+    "was stopped half-way goes on",
   )
   parser.add_argument(
     "--chat", action="store_true", help="put prompts in the chat template"
@@ -47,6 +49,14 @@ def generate(argv: list[str]) -> int:
   )
   add(parser, "--batch-size", type=int, default=16, metavar="N",
        help="prompts of a file that are continued at once")  # fmt: skip
+  add(parser, "--num-samples", type=int, default=1, metavar="N",
+       help="answers to each prompt of a file")  # fmt: skip
+  parser.add_argument(
+    "--shard",
+    default="0/1",
+    metavar="I/N",
+    help="part I, from 0, of N of all answers, for one of several processes",
+  )
   parser.add_argument(
     "--draft",
     metavar="REF",
@@ -62,11 +72,10 @@ def generate(argv: list[str]) -> int:
   args = parser.parse_args(argv)
   if args.to is not None and args.prompts is None:
     parser.error("--to belongs to --prompts")
-  if args.draft is not None and (
-    args.prompts is not None or args.stop or args.repetition_penalty != 1
-  ):
+  if args.draft is not None and args.prompts is not None:
     parser.error(
-      "--draft goes with --prompt, and without --stop and --repetition-penalty"
+      "--draft goes with --prompt: the rows of a file have log-probabilities, "
+      "which are not kept while a draft guesses"
     )
   from jdistill import (
     completions,
@@ -82,33 +91,74 @@ def generate(argv: list[str]) -> int:
   settings = sampling.Sampling(
     **{name: value for name, value in vars(args).items() if name in names}
   )
-  prompts = None if args.prompts is None else completions.read(args.prompts)
+  wanted = None
+  if args.prompts is not None:
+    wanted = _wanted(args, settings, completions.read(args.prompts))
   startup.prepare(refs.cache_directory() / "compiled")
   found = pretrained.find(args.model, dtype=args.dtype)
   tokenizer = tokenizers.load(found.location)
   tokenizers.check_head(tokenizer, found.architecture.vocab_size)
   ends = evaluate.end_ids(tokenizer, found.location)
-  if prompts is None:
+  if wanted is None:
     _stream(args, settings, found, tokenizer, ends)
     return 0
-  ids = [prompt.encode(tokenizer, chat=args.chat) for prompt in prompts]
+  heads = [head for _, _, head in wanted]
+  file = None if args.to is None else completions.Kept(args.to, heads)
+  left = wanted[0 if file is None else file.done :]
+  if file is not None and file.done:
+    print(f"jdistill: {args.to}: {file.done} of {len(wanted)} answers are there"
+          " already", file=sys.stderr)  # fmt: skip
   answers = completions.complete(
     found.architecture,
-    found.params(dtype=args.dtype),
+    found.params(dtype=args.dtype) if left else None,
     tokenizer,
-    ids,
+    [prompt.encode(tokenizer, chat=args.chat) for _, prompt, _ in left],
     settings,
     ends=ends,
     stop=args.stop,
     batch_size=args.batch_size,
     seed=args.seed,
+    row_ids=[number for number, _, _ in left],
   )
-  with _lines_to(args.to) as out:
-    for prompt, answer in zip(
-      prompts, _progress(answers, len(prompts)), strict=True
+  out = contextlib.nullcontext(sys.stdout) if file is None else file.writing()
+  with out as lines:
+    for (_, _, head), answer in zip(
+      left, _progress(answers, len(left)), strict=True
     ):
-      print(json.dumps(completions.row(prompt.given, answer)), file=out)
+      print(json.dumps(completions.row(head, answer)), file=lines, flush=True)
   return 0
+
+
+def _wanted(args, settings, prompts):
+  """Number, prompt and head of each answer that this process is to write."""
+  from jdistill import completions, types
+
+  if args.num_samples < 1:
+    raise types.UserError(
+      f"--num-samples is {args.num_samples}; expected at least 1"
+    )
+  match = re.fullmatch(r"(\d+)/(\d+)", args.shard)
+  part, parts = map(int, match.groups()) if match else (0, 0)
+  if part >= parts:
+    raise types.UserError(
+      f"--shard is {args.shard!r}; expected I/N with I from 0 to N - 1"
+    )
+  by = {
+    "model": args.model,
+    "dtype": args.dtype,
+    "seed": args.seed,
+    **dataclasses.asdict(settings),
+    "stop": args.stop,
+  }
+  numbers = range(len(prompts) * args.num_samples)
+  found = []
+  for number in numbers[
+    len(numbers) * part // parts : len(numbers) * (part + 1) // parts
+  ]:
+    place, sample = divmod(number, args.num_samples)
+    head = completions.head(prompts[place], sample, by, chat=args.chat)
+    found.append((number, prompts[place], head))
+  return found
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -159,17 +209,11 @@ def _guessed(args, settings, found, tokenizer, ends, prompt, params) -> None:
   import jax
 
   from jdistill import speculate
-  from jdistill.sampling import speculative, stops
+  from jdistill.sampling import speculative
 
   draft, draft_params = speculate.load_draft(
     args.draft, found, params, tokenizer, args.dtype
   )
-  text = stops.Text(tokenizer, ())
-
-  def show(_, token: int) -> None:
-    text.add([token])
-    print(text.fresh(), end="", flush=True)
-
   written = speculative.generate(
     found.architecture,
     draft,
@@ -179,33 +223,19 @@ def _guessed(args, settings, found, tokenizer, ends, prompt, params) -> None:
     draft_tokens=args.draft_tokens,
     key=jax.random.key(args.seed),
     eos_id=ends,
-    on_token=show,
+    on_text=lambda _, text: print(text, end="", flush=True),
+    stop=args.stop,
+    tokenizer=tokenizer,
     max_new_tokens=settings.max_new_tokens,
     temperature=settings.temperature,
     top_k=settings.top_k,
     top_p=settings.top_p,
     min_p=settings.min_p,
+    repetition_penalty=settings.repetition_penalty,
   )
-  print(text.fresh(last=True))
+  print()
   for line in speculative.lines(speculative.summary([written.counts])):
     print(f"jdistill: {line}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _lines_to(path: pathlib.Path | None):
-  """Standard output, or a file that is there when all of it is."""
-  if path is None:
-    yield sys.stdout
-    return
-  from jdistill import types
-
-  part = path.with_name(f"{path.name}.part")
-  try:
-    with part.open("w") as out:
-      yield out
-    part.replace(path)
-  except OSError as error:
-    raise types.UserError(f"{path}: {error.strerror}") from error
 
 
 def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:

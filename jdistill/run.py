@@ -43,7 +43,8 @@ class Run:
   """Everything that runs on the mesh, apart from the arrays.
 
   `train_step(state, teacher_params, batch)` donates the state;
-  `write(student_params, kept, step, teacher_params, batch)` writes its answers
+  `write(student_params, kept, step, teacher_params, batch)` writes its answers,
+  `tell(step, batch)` adds what follows from how they were judged,
   and `eval_writes[NAME](student_params, teacher_params, batch)` those of an
   evaluation;
   `eval_step(student_params, teacher_params, batch)` compares with the first
@@ -58,6 +59,7 @@ class Run:
   optimizer: optax.GradientTransformation
   learning_rate: Any
   batch_shapes: types.Batch  # as the train step takes it
+  written_shapes: types.Batch  # as a writer gives it
   output_shapes: Mapping[str, types.Outputs]
   state_shapes: types.TrainState
   state_shardings: types.TrainState
@@ -66,6 +68,7 @@ class Run:
   train_step: step.Step
   eval_step: Any
   write: Any = None  # where the config has a rollout
+  tell: Any = None  # and a reward
   eval_writes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def mesh_of(self, teacher: str) -> Any:
@@ -140,7 +143,7 @@ class Run:
         ),
       }
       return _fresh_state(
-        self.config, self.optimizer, params, self.batch_shapes
+        self.config, self.optimizer, params, self.written_shapes
       )
 
     make = jax.jit(make, out_shardings=self.state_shardings)
@@ -167,6 +170,7 @@ def build(
   *,
   token_bytes: np.ndarray | None = None,
   ends: tuple[int, ...] = (),
+  encode: rollout.Encode | None = None,
   devices: Any = None,
 ) -> Run:
   """Puts a run together; nothing is loaded and nothing compiled.
@@ -177,6 +181,7 @@ def build(
     batch: shapes of the global batch as the data give it.
     token_bytes: [V] bytes of each token, for bits per byte.
     ends: tokens that end an answer, where a rollout writes.
+    encode: for texts of a rollout; None where nothing will run.
     devices: of the mesh; default: all. A number stands for devices that are
       not there: such a run says where its arrays would lie, and cannot start.
   Raises: UserError for whatever in the config does not fit together.
@@ -186,8 +191,8 @@ def build(
   run_checks.check(config, models, mesh, own_meshes)
   method = config.method
   teachers = {k: f.architecture for k, f in models.teachers.items()}
-  prompts = batch
-  written, batch = run_rollout.shapes(config, prompts)
+  rows = run_rollout.shapes(config, batch, encode)
+  batch = rows.ready
   run_checks.check_batch(method, batch)
 
   with sharding.in_context(mesh):
@@ -207,11 +212,11 @@ def build(
       config,
       optimizer,
       jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), params),
-      batch,
+      rows.written,
     )
   )
   places = sharding.param_shardings(axes, params, mesh, rules(config))
-  state_places = sharding.like(shapes, params, places, mesh)
+  state_places = _state_places(shapes, params, places, mesh)
   teacher_places = {
     name: _places_of(config, name, a, a.shapes(), own_meshes.get(name, mesh))
     for name, a in teachers.items()
@@ -266,6 +271,7 @@ def build(
     optimizer=optimizer,
     learning_rate=config.optimizer.rate,
     batch_shapes=batch,
+    written_shapes=rows.written,
     output_shapes=outputs,
     state_shapes=shapes,
     state_shardings=state_places,
@@ -273,7 +279,8 @@ def build(
     parts=parts,
     train_step=train_step,
     eval_step=eval_step,
-    write=writing.in_training(state_places, teacher_pens, prompts, written),
+    write=writing.in_training(state_places, teacher_pens, rows),
+    tell=writing.after_judging(rows, encode or run_rollout.nothing),
     eval_writes=writing.in_evaluations(student_places, teacher_pens),
   )
   _check_writing(built, prompts)
@@ -289,6 +296,15 @@ def _check_writing(built: Run, prompts: types.Batch) -> None:
   with sharding.in_context(built.mesh):
     pens = built.writers(built.teacher_shapes())
     jax.eval_shape(built.write, *own, pens, prompts)
+
+
+def _state_places(shapes, params, places, mesh) -> types.TrainState:
+  """Where the state lies, from the places of its parameters."""
+  found = sharding.like(shapes, params, places, mesh)
+  if rollout.KEY in shapes.extra:
+    kept = run_rollout.kept_shardings(shapes.extra[rollout.KEY], mesh)
+    found.extra[rollout.KEY] = kept
+  return found
 
 
 def _part(

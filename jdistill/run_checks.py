@@ -56,6 +56,8 @@ def check(
     raise types.UserError(
       f"group_size is {config.group_size}; expected at least 1"
     )
+  if isinstance(config.rollout, rollout.Reprompted):
+    _check_told(config, config.rollout)
   if config.rollout is not None:
     _check_rollout(config, "rollout", config.rollout, config.data, models, mesh)
     sharding.check_rules(
@@ -263,6 +265,19 @@ def _check_hearing(config: config_lib.Config, models: "Models") -> None:
     raise types.UserError(
       f"samples: the student is a {kind}, which writes nothing by itself; "
       "leave them out"
+    )
+
+
+def _check_told(config: config_lib.Config, writer: rollout.Reprompted) -> None:
+  if config.reward is None:
+    raise types.UserError(
+      "rollout: a Reprompted tells the teacher how answers were judged, and "
+      "nobody judges them; give the run a reward"
+    )
+  if config.group_size == 1 and not writer.feedback_tokens:
+    raise types.UserError(
+      "rollout: a Reprompted tells the teacher of other answers to the same "
+      "prompt, and group_size is 1; take more, or feedback_tokens"
     )
 
 

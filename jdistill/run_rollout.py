@@ -3,30 +3,96 @@
 """The writing of a run: its jitted programs and the shapes of its batches."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdistill import apart, distributed, rollout, sharding, types
+from jdistill import apart, distributed, rollout, sharding, tokenizers, types
 from jdistill import config as config_lib
 from jdistill.run_models import Models, rules
 
 
+class Shapes(NamedTuple):
+  """Of a batch on its way from the data to the train step."""
+
+  given: types.Batch
+  written: types.Batch
+  judged: types.Batch
+  ready: types.Batch
+
+
 def shapes(
-  config: config_lib.Config, batch: types.Batch
-) -> tuple[types.Batch, types.Batch]:
-  """Shapes of a batch that has been written, and has then been judged."""
-  if config.rollout is None:
-    return batch, batch
-  written = jax.eval_shape(config.rollout.blank, batch)
+  config: config_lib.Config,
+  batch: types.Batch,
+  encode: rollout.Encode | None = None,
+) -> Shapes:
+  """Those that a batch of the data passes through.
+
+  Args:
+    config: of the run.
+    batch: as the data give it.
+    encode: for the writer's own texts; None where only shapes matter.
+  Raises: UserError for a writer's texts that cannot be encoded.
+  """
+  writer = config.rollout
+  if writer is None:
+    return Shapes(batch, batch, batch, batch)
+  written = jax.eval_shape(writer.blank, batch)
   if config.reward is None:
-    return written, written
-  reward = jax.ShapeDtypeStruct(written.example_id.shape, jnp.float32)
-  data = {**written.data, "reward": reward}
-  return written, dataclasses.replace(written, data=data)
+    return Shapes(batch, written, written, written)
+  rows, size = written.example_id.shape, writer.feedback_size()
+  data = {**written.data, "reward": jax.ShapeDtypeStruct(rows, jnp.float32)}
+  if size:
+    data["feedback"] = jax.ShapeDtypeStruct((*rows, size), jnp.int32)
+    data["feedback_length"] = jax.ShapeDtypeStruct(rows, jnp.int32)
+  judged = dataclasses.replace(written, data=data)
+  tell = rollout.make_tell(writer, encode or nothing)
+  ready, _ = jax.eval_shape(tell, jnp.int32(0), judged)
+  return Shapes(batch, written, judged, ready)
+
+
+def kept_shardings(kept: types.PyTree, mesh: sharding.AnyMesh) -> types.PyTree:
+  """Where what a writer keeps lies: rows over the devices of the batch.
+
+  Rows whose number these do not divide are whole on every device.
+  """
+  parts = sharding.num_row_shards(mesh)
+
+  def place(leaf):
+    divided = leaf.ndim and leaf.shape[0] % parts == 0
+    return sharding.rows(mesh) if divided else sharding.replicated(mesh)
+
+  return jax.tree.map(place, kept)
+
+
+def nothing(text: str) -> np.ndarray:
+  """Stands for a tokenizer where only shapes matter."""
+  del text
+  return np.zeros(0, np.int32)
+
+
+def encoder(tokenizer: Any) -> rollout.Encode:
+  """Encodes by the run's tokenizer.
+
+  Raises: UserError when called without one.
+  """
+
+  def encode(text: str) -> np.ndarray:
+    if tokenizer is None:
+      raise types.UserError(
+        f"rollout: the text {text!r} is to be read, but this run has no "
+        "tokenizer; take {prompt}, {solution} and {feedback} alone, and let "
+        "feedback be ids"
+      )
+    [ids] = tokenizers.encode_documents(
+      tokenizer, [text], add_bos=False, add_eos=False
+    )
+    return ids
+
+  return encode
 
 
 def judge(
@@ -34,27 +100,48 @@ def judge(
   written: types.Batch,
   tokenizer: Any,
   mesh: jax.sharding.Mesh,
-) -> tuple[jax.Array, types.Mean]:
+  *,
+  feedback_size: int = 0,
+) -> tuple[dict[str, jax.Array], types.Mean]:
   """What the answers of a global batch are worth, those of a process by itself.
 
   Args:
     reward: the rule.
     written: as a writer gives it.
-    tokenizer: for the texts of answers, or None.
+    tokenizer: for the texts of answers and of feedback, or None.
     mesh: of the run.
-  Returns: rewards [B], and their mean over the rows that have a prompt.
+    feedback_size: the most tokens of feedback that are read, F.
+  Returns: `reward` [B], if there is an F also `feedback` [B, F] and
+    `feedback_length` [B]; and the mean over the rows that have a prompt.
   Raises: UserError unless the rule gives a finite number for each answer.
   """
-  texts = rollout.read(distributed.own_rows(written), tokenizer)
-  worth = np.asarray(reward(texts), np.float32)
-  if worth.shape != (len(texts),) or not np.isfinite(worth).all():
+  answers = rollout.read(distributed.own_rows(written), tokenizer)
+  said = [
+    one if isinstance(one, rollout.Judged) else rollout.Judged(one)
+    for one in reward(answers)
+  ]
+  worth = np.asarray([one.reward for one in said], np.float32)
+  if worth.shape != (len(answers),) or not np.isfinite(worth).all():
     raise types.UserError(
-      f"reward: {type(reward).__name__} gave {worth} for {len(texts)} "
+      f"reward: {type(reward).__name__} gave {worth} for {len(answers)} "
       "answers; expected a finite number for each"
     )
-  worth = sharding.place_rows(worth, mesh)
+  found: dict[str, np.ndarray] = {"reward": worth}
+  if feedback_size:
+    ids = [_ids(one.feedback, tokenizer)[:feedback_size] for one in said]
+    found["feedback"] = np.zeros((len(ids), feedback_size), np.int32)
+    found["feedback_length"] = np.array([len(row) for row in ids], np.int32)
+    for row, own in zip(found["feedback"], ids, strict=True):
+      row[: len(own)] = own
+  placed = sharding.place_rows(found, mesh)
   there = (written.data["prompt_length"] > 0).astype(jnp.float32)
-  return worth, types.Mean((worth * there).sum(), there.sum())
+  return placed, types.Mean((placed["reward"] * there).sum(), there.sum())
+
+
+def _ids(feedback: str | Sequence[int], tokenizer: Any) -> np.ndarray:
+  if isinstance(feedback, str):
+    return encoder(tokenizer)(feedback) if feedback else nothing("")
+  return np.asarray(feedback, np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,18 +166,34 @@ class Rollouts:
       place=self.place,
     )
 
-  def in_training(self, state, teachers, prompts, written) -> Any:
+  def in_training(self, state, teachers, shapes: Shapes) -> Any:
     """The jitted `write` of the rollout, for state and teachers that lie so and
     for batches of these shapes; None without a rollout."""
     if self.config.rollout is None:
       return None
     kept, whole = state.extra[rollout.KEY], sharding.replicated(self.mesh)
-    given, rows = (sharding.of_batch(b, self.mesh) for b in (prompts, written))
+    given, rows = (
+      sharding.of_batch(b, self.mesh) for b in (shapes.given, shapes.written)
+    )
     return jax.jit(
       self.by(self.config.rollout),
       in_shardings=(state.params["student"], kept, whole, teachers, given),
       out_shardings=(rows, kept, whole),
       donate_argnums=1,
+    )
+
+  def after_judging(self, shapes: Shapes, encode: rollout.Encode) -> Any:
+    """The jitted `tell(step, batch)`; None without a reward."""
+    if self.config.rollout is None or self.config.reward is None:
+      return None
+    whole = sharding.replicated(self.mesh)
+    given, ready = (
+      sharding.of_batch(b, self.mesh) for b in (shapes.judged, shapes.ready)
+    )
+    return jax.jit(
+      rollout.make_tell(self.config.rollout, encode, seed=self.config.seed),
+      in_shardings=(whole, given),
+      out_shardings=(ready, whole),
     )
 
   def in_evaluations(self, student, teachers) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from jdistill import (
   pretrained,
   refs,
   run,
+  run_rollout,
   sharding,
   tokenizers,
   types,
@@ -96,7 +97,14 @@ def prepare(config: Config, beside: pretrained.Beside) -> Ready:
     table = tokenizers.token_bytes(tokenizer)
     location = None if models.start is None else models.start.location
     ends = evaluate.end_ids(tokenizer, location)
-  built = run.build(config, models, shapes, token_bytes=table, ends=ends)
+  built = run.build(
+    config,
+    models,
+    shapes,
+    token_bytes=table,
+    ends=ends,
+    encode=run_rollout.encoder(tokenizer),
+  )
   return Ready(built, loader, evals, tokenizer)
 
 

@@ -217,19 +217,28 @@ class _Loop:
       jax.block_until_ready(found)
     if self.built.config.reward is not None:
       with self.clock.phase("annotate"):
-        batch, worth = self._judge(batch)
+        batch, worth = self._judge(state.step, batch)
         found = {**found, **worth}
     extra = {**state.extra, rollout.KEY: kept}
     return dataclasses.replace(state, extra=extra), batch, found
 
-  def _judge(self, written: types.Batch) -> tuple[types.Batch, types.Metrics]:
-    reward = self.built.config.reward
-    assert reward is not None
+  def _judge(
+    self, step: jax.Array, written: types.Batch
+  ) -> tuple[types.Batch, types.Metrics]:
+    """Has answers judged, and the teacher told of it."""
+    config = self.built.config
+    assert config.reward is not None
+    assert config.rollout is not None
     worth, mean = run_rollout.judge(
-      reward, written, self.tokenizer, self.built.mesh
+      config.reward,
+      written,
+      self.tokenizer,
+      self.built.mesh,
+      feedback_size=config.rollout.feedback_size(),
     )
-    data = {**written.data, "reward": worth}
-    return dataclasses.replace(written, data=data), {"rollout/reward": mean}
+    judged = dataclasses.replace(written, data=written.data | worth)
+    batch, found = self.built.tell(step, judged)
+    return batch, {"rollout/reward": mean, **found}
 
   def _after_eval(
     self, state: types.TrainState, row: dict[str, float]

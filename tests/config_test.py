@@ -69,13 +69,11 @@ def trace(loaded, beside=None):
     if built.write is not None:
       kept, step = built.state_shapes.extra["rollout"], built.state_shapes.step
       given = student, kept, step, teachers, batch
-      batch, after, _ = jax.eval_shape(built.write, *given)
+      written, after, _ = jax.eval_shape(built.write, *given)
+      assert written == built.written_shapes
       assert jax.tree.structure(after) == jax.tree.structure(kept)
-    if loaded.reward is not None and built.write is not None:
-      reward = {"reward": built.batch_shapes.data["reward"]}
-      batch = dataclasses.replace(batch, data=batch.data | reward)
     state, metrics = jax.eval_shape(
-      built.train_step, built.state_shapes, teachers, batch
+      built.train_step, built.state_shapes, teachers, built.batch_shapes
     )
   assert jax.tree.structure(state) == jax.tree.structure(built.state_shapes)
   assert metrics["loss"].sum.shape == ()

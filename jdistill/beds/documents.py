@@ -98,6 +98,11 @@ class Rows:
     )
     return {**row, "example_id": np.int32(index)}
 
+  def answers(self) -> np.ndarray:
+    """[N, 2] where what is learnt of each document starts and ends."""
+    spans = [(max(d.prompt_length, 1), len(d.tokens)) for d in self.documents]
+    return np.array(spans, np.int64).reshape(-1, 2)
+
 
 @dataclasses.dataclass(frozen=True)
 class BedData(data.Data):

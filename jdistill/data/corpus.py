@@ -5,16 +5,31 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from jdistill import refs, types
 from jdistill.data import files, records, split, tables, wikitext
 
-Format = Literal["text", "chat", "tokens"]
+Format = Literal["text", "chat", "tokens", "completion"]
 
-_FIELDS = {"text": "text", "chat": "messages", "tokens": "tokens"}
+_FIELDS = {
+  "text": "text",
+  "chat": "messages",
+  "tokens": "tokens",
+  "completion": "text",
+}
+_BESIDE = ("prompt", "messages", "finish")
+"""Further fields of a completion."""
+
+
+class Completion(NamedTuple):
+  """An answer and what it answers."""
+
+  prompt: str | list[dict[str, str]]  # or the turns of a chat
+  answer: str
+  ended: bool | None  # whether it is whole; None where nobody says so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +41,11 @@ class Source:
       `csv:PATH`, `pypi:package==version/path`, `stdlib:pydoc` or
       `hf:owner/name`.
     format: what a document is: running text, a chat (a list of messages with
-      `role` and `content`, of which the assistant's are learnt), or token ids.
+      `role` and `content`, of which the assistant's are learnt), token ids, or
+      a completion: an answer, which is learnt, beside the `prompt` or the
+      `messages` that it follows, as `jdistill generate` writes it.
     field: the field that holds it; none stands for `text`, `messages` or
-      `tokens`.
+      `tokens`, and for the `text` of a completion.
     split: which documents, in stored order: `[:90%]`, `[90%:]`, `[100:200]`,
       for TFDS after the name of a split, `train[:90%]`.
     select: globs of documents' names, where they have names (files below a
@@ -69,7 +86,7 @@ class Corpus:
     return len(self.index)
 
   def __getitem__(self, number: int) -> Any:
-    """The document's text, messages or tokens.
+    """The document's text, messages, tokens, or `Completion`.
 
     Raises:
       UserError: where its field is absent or of another type.
@@ -80,7 +97,27 @@ class Corpus:
       raise types.UserError(
         f"{self.where(number)}: {missing_field(self.field, list(record))}"
       )
-    return _checked(record[self.field], self.format, self, number)
+    found = _checked(record[self.field], self.format, self, number)
+    if self.format != "completion":
+      return found
+    return self._completion(record, str(found), number)
+
+  def _completion(
+    self, record: Mapping[str, Any], answer: str, number: int
+  ) -> Completion:
+    given = [name for name in ("messages", "prompt") if record.get(name)]
+    if len(given) != 1:
+      raise types.UserError(
+        f"{self.where(number)}: a completion has either a prompt or messages, "
+        f"found {' and '.join(given) or 'neither'}"
+      )
+    finish = record.get("finish")
+    kind = "text" if given == ["prompt"] else "chat"
+    return Completion(
+      _checked(record[given[0]], kind, self, number),
+      answer,
+      None if finish is None else finish == "end",
+    )
 
   def where(self, number: int) -> str:
     return self.records.where(int(self.index[number]))
@@ -110,8 +147,9 @@ def open_corpus(source: Source) -> Corpus:
       f"tfds: has named splits; write {source.split[len(wanted.name) :]!r}"
     )
   field = source.field or _FIELDS[source.format]
+  fields = (field, *(_BESIDE if source.format == "completion" else ()))
   found = open_records(
-    located, wanted.name or "train", fields=(field,), cut=source.cut
+    located, wanted.name or "train", fields=fields, cut=source.cut
   )
   index = np.arange(len(found))
   if source.select:
@@ -172,11 +210,9 @@ def open_records(
   )
 
 
-def _checked(
-  value: Any, kind: Format, corpus: Corpus, number: int
-) -> str | list[dict[str, str]] | np.ndarray:
+def _checked(value: Any, kind: Format, corpus: Corpus, number: int) -> Any:
   fault = None
-  if kind == "text":
+  if kind in ("text", "completion"):
     if isinstance(value, bytes):
       return files.decode(value, corpus.where(number))
     if isinstance(value, str):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Documents as token ids, and which of the ids are learnt."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -21,7 +22,8 @@ class Encoding:
   """Turns the documents of any corpus into ids, by one tokenizer.
 
   Text gets BOS and EOS as told. Chats are rendered by the tokenizer's template
-  and only what assistants say is learnt. Ids are taken as they are.
+  and only what assistants say is learnt. Of completions only the answer is, and
+  what ends it where it is whole. Ids are taken as they are.
 
   Args:
     tokenizer: from `jdistill.tokenizers.load`; None where all is ids already.
@@ -50,11 +52,11 @@ class Encoding:
       return documents.identity
     tokenizer = self._tokenizer
     # Merges, normalisers and the template count, not the vocabulary alone.
-    how = (
-      (self._bos, self._eos)
-      if documents.format == "text"
-      else tokenizer.chat_template
-    )
+    how: Any = tokenizer.chat_template
+    if documents.format != "chat":
+      how = (self._bos, self._eos)
+    if documents.format == "completion":
+      how = (*how, tokenizer.chat_template)
     return files.combine(
       documents.identity,
       tokenizer.backend_tokenizer.to_str(),
@@ -74,6 +76,8 @@ class Encoding:
       yield from self._texts(documents)
     elif documents.format == "chat":
       yield from self._chats(documents)
+    elif documents.format == "completion":
+      yield from self._completions(documents)
     else:
       yield from self._ids(documents)
 
@@ -95,6 +99,38 @@ class Encoding:
       except types.UserError as e:
         raise types.UserError(f"{documents.where(number)}: {e}") from e
       yield np.asarray(ids, np.int32), np.asarray(learn, np.uint8)
+
+  def _completions(self, documents: corpus.Corpus) -> Iterator[store.Encoded]:
+    for number in range(len(documents)):
+      found = documents[number]
+      if isinstance(found.prompt, str):
+        yield self._continued(found.prompt, found)
+        continue
+      turns = [*found.prompt, {"role": "assistant", "content": found.answer}]
+      try:
+        ids, learn = tokenizers.render_chat(self._tokenizer, turns)
+      except types.UserError as e:
+        raise types.UserError(f"{documents.where(number)}: {e}") from e
+      # Of the assistant's turns the last is the answer.
+      learnt = np.flatnonzero(learn)
+      end = int(learnt[-1]) + 1
+      gaps = np.flatnonzero(np.diff(learnt) > 1)
+      start = int(learnt[gaps[-1] + 1] if len(gaps) else learnt[0])
+      special = self._tokenizer.all_special_ids
+      if found.ended is False and int(ids[end - 1]) in special:
+        end -= 1
+      ids = np.asarray(ids[:end], np.int32)
+      yield ids, (np.arange(end) >= start).astype(np.uint8)
+
+  def _continued(self, text: str, found: corpus.Completion) -> store.Encoded:
+    """Prompt and answer apart, as the answer was written."""
+    encode = functools.partial(tokenizers.encode_documents, self._tokenizer)
+    ended = self._eos if found.ended is None else self._eos and found.ended
+    [prompt] = encode([text], add_bos=_ADD_BOS[self._bos],
+                      add_eos=False)  # fmt: skip
+    [answer] = encode([found.answer], add_bos=False, add_eos=ended)
+    ids = np.concatenate([prompt, answer]).astype(np.int32)
+    return ids, (np.arange(len(ids)) >= len(prompt)).astype(np.uint8)
 
   def _ids(self, documents: corpus.Corpus) -> Iterator[store.Encoded]:
     size = 1 << 31

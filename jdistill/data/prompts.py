@@ -131,6 +131,14 @@ class Template:
         f"data.privileged is {text!r}; expected a text with {{prompt}} in it"
       )
 
+  def length(self, prompt: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """[N] how long it gets with prompts and answers of these lengths."""
+    known = {"{prompt}": prompt, "{answer}": answer}
+    total = np.zeros_like(prompt)
+    for part in self._parts:
+      total = total + (known[part] if isinstance(part, str) else len(part))
+    return total
+
   def fill(self, prompt: np.ndarray, answer: np.ndarray) -> np.ndarray:
     known = {"{prompt}": prompt, "{answer}": answer}
     parts = [known[p] if isinstance(p, str) else p for p in self._parts]
@@ -163,15 +171,14 @@ class PromptRows:
     self._more = more
     self._width = prompt_tokens
     self._first_id = first_id
-    spans = [_answer(rows[i], prompt_tokens) for i in range(len(rows))]
-    fits = [
-      i
-      for i, (start, end) in enumerate(spans)
-      if 0 < start <= prompt_tokens
-      and (more is None or len(self._told(rows[i], start, end)) <= more.width)
-    ]
-    self._index = np.array(fits, np.int64)
-    self._spans = np.array([spans[i] for i in fits], np.int64).reshape(-1, 2)
+    start, end = _answers(rows).T
+    # Learnt from its start: nobody said what the prompt is.
+    start = np.where(start == 1, prompt_tokens, start)
+    fits = (start > 0) & (start <= prompt_tokens) & (start < end)
+    if more is not None:
+      fits &= more.length(start, end - start) <= more.width
+    self._index = np.flatnonzero(fits)
+    self._spans = np.stack([start, end], axis=1)[self._index]
     self.num_tokens = int((self._spans[:, 1] - self._spans[:, 0]).sum())
 
   def __len__(self) -> int:
@@ -194,20 +201,25 @@ class PromptRows:
     return self._more.fill(row["tokens"][:start], answer)
 
 
-def _answer(row: Mapping[str, Any], prompt_tokens: int) -> tuple[int, int]:
-  """Where the answer starts and ends, in places of the text.
+def _answers(rows: mixture.Rows) -> np.ndarray:
+  """[N, 2] where the answer of each row starts and ends, in places of the text.
 
-  (0, 0) where there is none.
+  It is what is learnt last; (0, 0) where nothing is.
   """
+  known = getattr(rows, "answers", None)
+  if known is not None:
+    return known()
+  spans = [_answer(rows[i]) for i in range(len(rows))]
+  return np.array(spans, np.int64).reshape(-1, 2)
+
+
+def _answer(row: Mapping[str, Any]) -> tuple[int, int]:
   learnt = np.flatnonzero(row["mask"]) + 1  # target t is the text's t + 1
   if not len(learnt):
     return 0, 0
-  end = int(learnt[-1]) + 1
   gaps = np.flatnonzero(np.diff(learnt) > 1)
   start = int(learnt[gaps[-1] + 1] if len(gaps) else learnt[0])
-  if start == 1:  # learnt from its start: nobody said what the prompt is
-    start = prompt_tokens
-  return (start, end) if start < end else (0, 0)
+  return start, int(learnt[-1]) + 1
 
 
 def _padded(name: str, ids: np.ndarray, width: int) -> dict[str, np.ndarray]:

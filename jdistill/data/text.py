@@ -5,7 +5,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -112,13 +112,48 @@ class TokenRows:
       row["mask"] *= row["targets"] != self._not_a_target
     return {**row, "example_id": np.int32(self.first_id + index)}
 
+  def answers(self) -> np.ndarray:
+    """[N, 2] where the last run of learnt tokens of each row starts and ends.
+
+    In places of the text; for rows of one document.
+    """
+    if self._all_count:
+      length = self._pieces.length
+      return np.stack([np.ones_like(length), length + 1], axis=1)
+    found = [np.zeros((0, 2), np.int64)]
+    for starts, ends, counted in self._counted(self._pieces):
+      at = np.arange(len(counted))
+      last_yes = np.maximum.accumulate(np.where(counted, at, -1))
+      last_no = np.maximum.accumulate(np.where(counted, -1, at))
+      last = last_yes[ends - 1]  # there is one: pieces without it are left out
+      first = np.maximum(last_no[last] + 1, starts)
+      # The first target of a piece is the text's second token.
+      found.append(np.stack([first, last + 1], axis=1) - starts[:, None] + 1)
+    return np.concatenate(found)
+
+  @property
+  def _all_count(self) -> bool:
+    return self._store.learn is None and self._not_a_target is None
+
   def _learnt(self, pieces: layout.Pieces) -> np.ndarray:
     """[N] how many targets of each piece count in the loss."""
-    learn, never = self._store.learn, self._not_a_target
-    if learn is None and never is None:
+    if self._all_count:
       return pieces.length
     counts = [np.zeros(0, np.int64)]
-    # In blocks: sums over a corpus of billions would take many times its size.
+    for starts, ends, counted in self._counted(pieces):
+      before = np.concatenate([[0], np.cumsum(counted, dtype=np.int64)])
+      counts.append(before[ends] - before[starts])
+    return np.concatenate(counts)
+
+  def _counted(
+    self, pieces: layout.Pieces
+  ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Blocks of pieces: where the targets of each start and end in the block's
+    tokens, and which of these count in the loss.
+
+    In blocks, as arrays of a corpus of billions would take many times its size.
+    """
+    learn, never = self._store.learn, self._not_a_target
     for at in range(0, len(pieces), _PIECES):
       starts = pieces.start[at : at + _PIECES] + 1
       ends = starts + pieces.length[at : at + _PIECES]
@@ -128,9 +163,7 @@ class TokenRows:
         counted &= learn[block] > 0
       if never is not None:
         counted &= self._store.tokens[block] != never
-      before = np.concatenate([[0], np.cumsum(counted, dtype=np.int64)])
-      counts.append(before[ends - block.start] - before[starts - block.start])
-    return np.concatenate(counts)
+      yield starts - block.start, ends - block.start, counted
 
 
 def from_documents(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who writes the text that the student learns from."""
 
+from jdistill.rollout.base import Encode as Encode
 from jdistill.rollout.base import Pen as Pen
 from jdistill.rollout.base import Scene as Scene
 from jdistill.rollout.base import Writer as Writer
@@ -18,9 +19,11 @@ from jdistill.rollout.models import Teacher as Teacher
 from jdistill.rollout.privileged import Privileged as Privileged
 from jdistill.rollout.replay import AdaptiveReplay as AdaptiveReplay
 from jdistill.rollout.replay import Replay as Replay
+from jdistill.rollout.reprompted import Reprompted as Reprompted
 from jdistill.rollout.revise import Revised as Revised
 from jdistill.rollout.rewards import Answer as Answer
 from jdistill.rollout.rewards import ExactMatch as ExactMatch
+from jdistill.rollout.rewards import Judged as Judged
 from jdistill.rollout.rewards import Reward as Reward
 from jdistill.rollout.rewards import read as read
 from jdistill.rollout.spans import Spanned as Spanned
@@ -28,3 +31,4 @@ from jdistill.rollout.step import KEY as KEY
 from jdistill.rollout.step import Write as Write
 from jdistill.rollout.step import for_evaluation as for_evaluation
 from jdistill.rollout.step import make_rollout as make_rollout
+from jdistill.rollout.step import make_tell as make_tell

@@ -4,14 +4,18 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jdistill import losses, types
 from jdistill.models.base import Architecture
+
+Encode: TypeAlias = Callable[[str], np.ndarray]
+"""The ids of a text, int32 [n], by the tokenizer of the run."""
 
 
 class Pen(NamedTuple):
@@ -89,7 +93,11 @@ class Writer(abc.ABC):
     return answered(batch)
 
   def init(self, batch: types.Batch) -> types.PyTree:
-    """What is kept between steps, from a batch as `write` gives it."""
+    """What is kept between steps, from a batch as `write` gives it.
+
+    Numbers, and arrays with rows in front, which lie like those of a batch
+    where their number allows it.
+    """
     del batch
     return {}
 
@@ -105,6 +113,71 @@ class Writer(abc.ABC):
     """What is kept after an evaluation whose metrics are `row`."""
     del row
     return kept
+
+  def feedback_size(self) -> int:
+    """The most tokens of a reward's feedback that `tell` reads."""
+    return 0
+
+  def tell(
+    self, batch: types.Batch, keys: jax.Array, encode: Encode
+  ) -> tuple[types.Batch, dict[str, types.Mean]]:
+    """What follows from how the answers were judged.
+
+    Args:
+      batch: as `write` gives it, and in its data `reward` [B] and, if there is
+        a `feedback_size` F, `feedback` [B, F] and `feedback_length` [B].
+      keys: [B] new at each step.
+      encode: for texts of the writer's own.
+    Returns: the batch with what is added to it, and metrics.
+    """
+    del keys, encode
+    return batch, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Around(Writer):
+  """A writer that does something with what another one writes."""
+
+  writer: Writer
+
+  def sources(self) -> tuple[str, ...]:
+    return self.writer.sources()
+
+  def teachers(self) -> tuple[str, ...]:
+    return self.writer.teachers()
+
+  def needs(self) -> tuple[str, ...]:
+    return self.writer.needs()
+
+  def metrics(self) -> tuple[str, ...]:
+    return self.writer.metrics()
+
+  def max_new_tokens(self) -> int:
+    return self.writer.max_new_tokens()
+
+  def blank(self, batch: types.Batch) -> types.Batch:
+    return self.writer.blank(batch)
+
+  def init(self, batch: types.Batch) -> types.PyTree:
+    return self.writer.init(batch)
+
+  def write(
+    self, batch: types.Batch, kept: types.PyTree, scene: Scene
+  ) -> tuple[types.Batch, types.PyTree]:
+    return self.writer.write(batch, kept, scene)
+
+  def on_eval(
+    self, kept: types.PyTree, row: Mapping[str, float]
+  ) -> types.PyTree:
+    return self.writer.on_eval(kept, row)
+
+  def feedback_size(self) -> int:
+    return self.writer.feedback_size()
+
+  def tell(
+    self, batch: types.Batch, keys: jax.Array, encode: Encode
+  ) -> tuple[types.Batch, dict[str, types.Mean]]:
+    return self.writer.tell(batch, keys, encode)
 
 
 def answered(batch: types.Batch) -> types.Batch:
@@ -179,6 +252,28 @@ def joined(
     positions=jnp.where(inside, places[:, :-1], 0),
     segment_ids=inside.astype(jnp.int32),
   )
+
+
+def spliced(
+  pieces: Sequence[tuple[jax.Array, jax.Array]], width: int
+) -> tuple[jax.Array, jax.Array]:
+  """Pieces of text behind each other.
+
+  Args:
+    pieces: tokens [B, N] and how many there are [B], of each.
+    width: of the rows.
+  Returns: [B, width] tokens, filled with 0, and how many there would be if
+    there were room for all, [B].
+  """
+  places = jnp.arange(width, dtype=jnp.int32)[None]
+  text, start = jnp.zeros((1, width), jnp.int32), jnp.zeros((1, 1), jnp.int32)
+  for tokens, counts in pieces:
+    at = places - start
+    end = start + counts[:, None]
+    own = _take(tokens, jnp.clip(at, 0, tokens.shape[1] - 1))
+    text = jnp.where((at >= 0) & (places < end), own, text)
+    start = end
+  return text, start[:, 0]
 
 
 def stored(batch: types.Batch) -> dict[str, Any]:

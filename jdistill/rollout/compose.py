@@ -193,7 +193,7 @@ class Beside(base.Writer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Reused(base.Writer):
+class Reused(base.Around):
   """Every batch that is written is learnt from in several updates.
 
   The prompts of the updates between are passed over.
@@ -211,21 +211,6 @@ class Reused(base.Writer):
       raise types.UserError(
         f"Reused.updates: found {self.updates}, expected at least 1"
       )
-
-  def sources(self) -> tuple[str, ...]:
-    return self.writer.sources()
-
-  def teachers(self) -> tuple[str, ...]:
-    return self.writer.teachers()
-
-  def metrics(self) -> tuple[str, ...]:
-    return self.writer.metrics()
-
-  def max_new_tokens(self) -> int:
-    return self.writer.max_new_tokens()
-
-  def blank(self, batch):
-    return self.writer.blank(batch)
 
   def init(self, batch):
     return {

@@ -4,6 +4,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from jdistill import types
@@ -12,7 +13,7 @@ from jdistill.rollout.models import Student
 
 
 @dataclasses.dataclass(frozen=True)
-class Privileged(base.Writer):
+class Privileged(base.Around):
   """The teacher sees more than the student that wrote.
 
   Beside the view "student" the batch has a view "privileged": the same answers
@@ -25,23 +26,11 @@ class Privileged(base.Writer):
 
   writer: base.Writer = dataclasses.field(default_factory=Student)
 
-  def sources(self) -> tuple[str, ...]:
-    return self.writer.sources()
-
-  def teachers(self) -> tuple[str, ...]:
-    return self.writer.teachers()
-
-  def metrics(self) -> tuple[str, ...]:
-    return self.writer.metrics()
-
-  def max_new_tokens(self) -> int:
-    return self.writer.max_new_tokens()
-
   def needs(self) -> tuple[str, ...]:
-    return ("privileged", "privileged_length")
+    return (*self.writer.needs(), "privileged", "privileged_length")
 
   def blank(self, batch):
-    return read_again(self.writer.blank(batch))
+    return self._read(self.writer.blank(batch))
 
   def init(self, batch):
     views = {k: v for k, v in batch.views.items() if k != "privileged"}
@@ -49,18 +38,26 @@ class Privileged(base.Writer):
     plain = dataclasses.replace(batch, views=views, data=data)
     return self.writer.init(plain)
 
-  def on_eval(self, kept, row):
-    return self.writer.on_eval(kept, row)
-
   def write(self, batch, kept, scene):
     batch, kept = self.writer.write(batch, kept, scene)
-    return read_again(batch), kept
+    return self._read(batch), kept
+
+  def _read(self, batch: types.Batch) -> types.Batch:
+    data = batch.data
+    return read_again(batch, data["privileged"], data["privileged_length"])
 
 
-def read_again(batch: types.Batch) -> types.Batch:
-  """The batch with the view "privileged" of its answers."""
+def read_again(
+  batch: types.Batch, prompt: jax.Array, length: jax.Array
+) -> types.Batch:
+  """The batch with the view "privileged" of its answers.
+
+  Args:
+    batch: as a writer gives it.
+    prompt: [B, W] what the teacher reads before each answer.
+    length: [B] of that; rows of 0 are empty.
+  """
   view, data = batch["student"], batch.data
-  prompt, length = data["privileged"], data["privileged_length"]
   width = prompt.shape[1] + view.mask.shape[1]
   again = base.joined(
     prompt,

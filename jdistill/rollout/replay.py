@@ -44,7 +44,7 @@ def pull(ring: types.PyTree, batch: types.Batch, key, step) -> types.Batch:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept(base.Writer):
+class _Kept(base.Around):
   """A ring of what one writer has written."""
 
   writer: base.Writer = dataclasses.field(default_factory=Student)
@@ -56,18 +56,6 @@ class _Kept(base.Writer):
         f"{type(self).__name__}.capacity: found {self.capacity}, expected at "
         "least 1"
       )
-
-  def teachers(self) -> tuple[str, ...]:
-    return self.writer.teachers()
-
-  def metrics(self) -> tuple[str, ...]:
-    return self.writer.metrics()
-
-  def max_new_tokens(self) -> int:
-    return self.writer.max_new_tokens()
-
-  def blank(self, batch):
-    return self.writer.blank(batch)
 
   def init(self, batch):
     if len(batch.example_id) > self.capacity:

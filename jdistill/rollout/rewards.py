@@ -21,6 +21,13 @@ class Answer(NamedTuple):
   text: str  # the answer, without special tokens; "" without a tokenizer
 
 
+class Judged(NamedTuple):
+  """What an answer is worth, and what can be said about it."""
+
+  reward: float
+  feedback: str | Sequence[int] = ""  # a text, or ids where there are no texts
+
+
 def read(batch: types.Batch, tokenizer: Any) -> list[Answer]:
   """The answers of a batch, from arrays of the host.
 
@@ -43,11 +50,14 @@ def read(batch: types.Batch, tokenizer: Any) -> list[Answer]:
 
 @dataclasses.dataclass(frozen=True)
 class Reward(abc.ABC):
-  """A rule that judges answers, each process its own ones."""
+  """A rule that judges answers, each process its own ones.
+
+  Answers of one group, if they are new, come together and in their order.
+  """
 
   @abc.abstractmethod
-  def __call__(self, answers: Sequence[Answer]) -> Sequence[float]:
-    """A finite number for each answer."""
+  def __call__(self, answers: Sequence[Answer]) -> Sequence[float | Judged]:
+    """A finite number for each answer, alone or in a `Judged`."""
 
 
 @dataclasses.dataclass(frozen=True)

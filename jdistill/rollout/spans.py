@@ -12,7 +12,7 @@ from jdistill.rollout.models import Student
 
 
 @dataclasses.dataclass(frozen=True)
-class Spanned(base.Writer):
+class Spanned(base.Around):
   """What a writer writes, parted into spans, such as words.
 
   Beside what the writer gives, `data` has `spans` [B, T] int32: of each target
@@ -29,30 +29,12 @@ class Spanned(base.Writer):
   writer: base.Writer = dataclasses.field(default_factory=Student)
   between: tuple[int, ...] = ()
 
-  def sources(self) -> tuple[str, ...]:
-    return self.writer.sources()
-
-  def teachers(self) -> tuple[str, ...]:
-    return self.writer.teachers()
-
-  def needs(self) -> tuple[str, ...]:
-    return self.writer.needs()
-
-  def metrics(self) -> tuple[str, ...]:
-    return self.writer.metrics()
-
-  def max_new_tokens(self) -> int:
-    return self.writer.max_new_tokens()
-
   def blank(self, batch):
     return self._parted(self.writer.blank(batch))
 
   def init(self, batch):
     data = {k: v for k, v in batch.data.items() if k != "spans"}
     return self.writer.init(dataclasses.replace(batch, data=data))
-
-  def on_eval(self, kept, row):
-    return self.writer.on_eval(kept, row)
 
   def write(self, batch, kept, scene):
     batch, kept = self.writer.write(batch, kept, scene)

@@ -15,6 +15,7 @@ KEY = "rollout"
 """Of `TrainState.extra`: what a writer keeps."""
 
 _SALT = 0x77726974  # keeps a writer's noise apart from a method's
+_TOLD_SALT = 0x746F6C64
 
 Write = Callable[
   [types.PyTree, types.PyTree, jax.Array, types.PyTree, types.Batch],
@@ -59,6 +60,25 @@ def make_rollout(
     return batch, kept, _metrics(writer, batch, ends)
 
   return write
+
+
+def make_tell(writer: base.Writer, encode: base.Encode, *, seed: int = 0):
+  """`tell(step, batch) -> batch, metrics`, once the answers are judged.
+
+  Args:
+    writer: of the run.
+    encode: for its own texts.
+    seed: of the noise.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), _TOLD_SALT)
+
+  def tell(step, batch):
+    fresh = jax.random.fold_in(key, step)
+    fold = lambda i: jax.random.fold_in(fresh, i)  # noqa: E731
+    keys = jax.vmap(fold)(batch.example_id.astype(jnp.uint32))
+    return writer.tell(batch, keys, encode)
+
+  return tell
 
 
 def for_evaluation(writer: base.Writer, write: Write):

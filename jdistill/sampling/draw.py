@@ -71,11 +71,7 @@ def law(
 
   Args: as of `pick`. Without a temperature the largest is taken.
   """
-  if "repetition_penalty" in numbers:
-    assert seen is not None, "a penalty needs to know what was seen"
-    penalty = numbers["repetition_penalty"]
-    worse = jnp.where(logits > 0, logits / penalty, logits * penalty)
-    logits = jnp.where(seen, worse, logits)
+  logits = penalised(logits, seen, numbers)
   if "temperature" not in numbers:
     return logits
   scores = logits / numbers["temperature"]
@@ -89,6 +85,20 @@ def law(
     least = scores.max(axis=-1, keepdims=True) + jnp.log(numbers["min_p"])
     scores = _at_least(scores, least)
   return scores
+
+
+def penalised(
+  logits: Float[Array, "B V"],
+  seen: Bool[Array, "B V"] | None,
+  numbers: Mapping[str, types.Scalar],
+) -> Float[Array, "B V"]:
+  """The logits with those of `seen` tokens made worse; args as of `pick`."""
+  if "repetition_penalty" not in numbers:
+    return logits
+  assert seen is not None, "a penalty needs to know what was seen"
+  penalty = numbers["repetition_penalty"]
+  worse = jnp.where(logits > 0, logits / penalty, logits * penalty)
+  return jnp.where(seen, worse, logits)
 
 
 def _at_least(scores: jax.Array, bound: jax.Array) -> jax.Array:

@@ -138,10 +138,7 @@ def answers(
   """
   vocab_size = architecture.vocab_size
   check(prompts, vocab_size, sampling, key)
-  if tokenizer is None and (stop or on_text):
-    raise types.UserError("generate: stop and on_text need tokenizer=")
-  if not all(stop):
-    raise types.UserError(f"generate: found an empty text in stop={stop!r}")
+  rows = stops.Rows(len(prompts), stop, tokenizer, on_token, on_text)
   keys = row_keys(key, row_ids, len(prompts))
   writer = Writer(
     memory.of(architecture),
@@ -151,7 +148,6 @@ def answers(
   )
   numbers = {k: jnp.float32(v) for k, v in sampling.numbers().items()}
   arrays = (laid_out(prompts), keys, numbers)
-  rows = _Rows(len(prompts), stop, tokenizer, on_token, on_text)
   stride = sampling.max_new_tokens
   if on_token or on_text:
     stride = 1
@@ -163,58 +159,28 @@ def answers(
   while True:
     if limit > 1:
       loop = _go(writer, params, *arrays, loop, jnp.int32(limit))
-    alive = rows.take(loop)
+    alive = np.asarray(loop.alive)
+    if rows.watched:
+      alive = alive & ~rows.take(loop.written.tokens, loop.written.counts)
     if limit >= sampling.max_new_tokens or not alive.any():
-      return rows.answers(loop)
+      return _answers(rows, loop)
     loop = loop._replace(alive=jnp.asarray(alive))
     limit = min(limit + stride, sampling.max_new_tokens)
 
 
-class _Rows:
-  """What the host knows of the texts while they are written."""
-
-  def __init__(self, count: int, stop, tokenizer, on_token, on_text):
-    self._texts = [stops.Text(tokenizer, stop) for _ in range(count)]
-    self._read = np.zeros(count, np.int32)
-    self._has_text = tokenizer is not None
-    self._watched = bool(stop or on_token or on_text)
-    self._on_token, self._on_text = on_token, on_text
-
-  def take(self, loop: Loop) -> np.ndarray:
-    """Reads what is new; which rows go on."""
-    alive = np.asarray(loop.alive)
-    if not self._watched:
-      return alive
-    tokens, counts = map(np.asarray, (loop.written.tokens, loop.written.counts))
-    for row, text in enumerate(self._texts):
-      new = tokens[row, self._read[row] : counts[row]].tolist()
-      if self._has_text:
-        text.add(new)
-      if self._on_token is not None:
-        for token in new:
-          self._on_token(row, token)
-      if self._on_text is not None and (fresh := text.fresh()):
-        self._on_text(row, fresh)
-    self._read = counts
-    return alive & ~np.array([text.stopped for text in self._texts])
-
-  def answers(self, loop: Loop) -> list[Answer]:
-    """All of it."""
-    done = jax.tree.map(np.asarray, loop.written)
-    found = []
-    for row, text in enumerate(self._texts):
-      tokens = done.tokens[row, : done.counts[row]]
-      finish = "end" if done.ended[row] else "length"
-      if self._has_text and not self._watched:
-        text.add(tokens.tolist())
-      if text.stopped:
-        tokens, finish = np.array(text.tokens, np.int32), "stop"
-      if self._on_text is not None and (fresh := text.fresh(last=True)):
-        self._on_text(row, fresh)
-      log_probs = done.log_probs[row, : len(tokens)]
-      shown = text.text if self._has_text else None
-      found.append(Answer(tokens, log_probs, finish, shown))
-    return found
+def _answers(rows: stops.Rows, loop: Loop) -> list[Answer]:
+  """All that was written."""
+  done = jax.tree.map(np.asarray, loop.written)
+  found = []
+  for row, text in enumerate(rows.finished(done.tokens, done.counts)):
+    tokens = done.tokens[row, : done.counts[row]]
+    finish = "end" if done.ended[row] else "length"
+    if text.stopped:
+      tokens, finish = np.array(text.tokens, np.int32), "stop"
+    log_probs = done.log_probs[row, : len(tokens)]
+    shown = text.text if rows.have_text else None
+    found.append(Answer(tokens, log_probs, finish, shown))
+  return found
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -2,8 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text of one row as it is written: whole characters, cut at stop strings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
+
+from jdistill import types
 
 _BROKEN = "\ufffd"  # what a tokenizer writes for a part of a character
 
@@ -76,3 +80,65 @@ class Text:
       if text.endswith(stop[:size])
     ]
     return min(starts, default=end)
+
+
+class Rows:
+  """What the host knows of texts while they are written.
+
+  Args:
+    count: how many there are.
+    stop: texts before which each is cut.
+    tokenizer: turns tokens into text; None if nobody asks for it.
+    on_token: called with (row, token) for each token.
+    on_text: called with (row, text) as text becomes certain.
+  Raises: UserError for an empty text in `stop`, and without a tokenizer that
+    is needed.
+  """
+
+  def __init__(
+    self,
+    count: int,
+    stop: Sequence[str] = (),
+    tokenizer: Any = None,
+    on_token: Callable[[int, int], None] | None = None,
+    on_text: Callable[[int, str], None] | None = None,
+  ):
+    if tokenizer is None and (stop or on_text):
+      raise types.UserError("generate: stop and on_text need tokenizer=")
+    if not all(stop):
+      raise types.UserError(f"generate: found an empty text in stop={stop!r}")
+    self._texts = [Text(tokenizer, stop) for _ in range(count)]
+    self._read = np.zeros(count, np.int32)
+    self._on_token, self._on_text = on_token, on_text
+    self.have_text = tokenizer is not None
+    self.watched = bool(stop or on_token or on_text)
+
+  def take(self, tokens: Any, counts: Any) -> np.ndarray:
+    """Reads what is new.
+
+    Args:
+      tokens: [B, N] written so far.
+      counts: [B] how many they are.
+    Returns: [B] bool, which texts have come to a stop string.
+    """
+    tokens, counts = np.asarray(tokens), np.array(counts)
+    for row, text in enumerate(self._texts):
+      new = tokens[row, self._read[row] : counts[row]].tolist()
+      if self.have_text:
+        text.add(new)
+      if self._on_token is not None:
+        for token in new:
+          self._on_token(row, token)
+      if self._on_text is not None and (fresh := text.fresh()):
+        self._on_text(row, fresh)
+    self._read = counts
+    return np.array([text.stopped for text in self._texts])
+
+  def finished(self, tokens: Any, counts: Any) -> list[Text]:
+    """The texts once all is written; arguments as of `take`."""
+    self.take(tokens, counts)
+    if self._on_text is not None:
+      for row, text in enumerate(self._texts):
+        if fresh := text.fresh(last=True):
+          self._on_text(row, fresh)
+    return self._texts

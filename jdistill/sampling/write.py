@@ -117,7 +117,7 @@ class Writer:
     kept, logits = self.memory.read(params, kept, view, last)
     seen = None
     if "repetition_penalty" in numbers:
-      seen = _seen(view, logits.shape[-1])
+      seen = seen_in(view, logits.shape[-1])
     loop = Loop(
       kept=self.memory.settled_kept(kept, lengths),
       seen=seen,
@@ -225,7 +225,7 @@ def _nothing(batch: int, length: int) -> Written:
   )
 
 
-def _seen(view: types.Tokens, size: int) -> jax.Array:
+def seen_in(view: types.Tokens, size: int) -> jax.Array:
   """Which of `size` tokens each row has, [B, V]."""
   ids = jnp.where(view.segment_ids > 0, view.tokens, size)
   mark = jax.vmap(lambda ids: jnp.zeros(size, bool).at[ids].set(True))

@@ -49,6 +49,33 @@ def test_what_the_data_do_not_learn_is_the_prompt():
   assert spec.end_ids == (beds.arithmetic.EOS,)
 
 
+def test_spans_found_at_once_are_those_of_each_row(tmp_path, monkeypatch):
+  """Beside what each row's mask says, one after the other."""
+  monkeypatch.setattr(data.text, "_PIECES", 3)  # several blocks
+  rng = np.random.default_rng(0)
+  tokens, learn, offsets = [], [], [0]
+  for _ in range(40):
+    size = int(rng.integers(1, 14))
+    tokens += rng.integers(2, 9, size).tolist()
+    learn += rng.integers(0, 2, size).tolist()
+    offsets.append(len(tokens))
+  masks = {True: np.array(learn, np.uint8), False: None}
+  for never, learnt in ((None, True), (5, True), (5, False), (None, False)):
+    held = data.store.TokenStore(
+      np.array(tokens, np.int32), np.array(offsets), masks[learnt]
+    )
+    found = data.text.TokenRows(held, 6, "pad", not_a_target=never)
+    expected = [data.prompts._answer(found[i]) for i in range(len(found))]
+    np.testing.assert_array_equal(found.answers(), expected)
+    assert len({tuple(span) for span in expected}) > 4
+  of = beds.BedData(
+    beds.Demonstrated(beds.Arithmetic()), num_documents=20, seq_len=24
+  )
+  [found] = of.open().sources
+  expected = [data.prompts._answer(found[i]) for i in range(len(found))]
+  np.testing.assert_array_equal(found.answers(), expected)
+
+
 def test_longer_prompts_are_left_out_and_ids_count_what_is_there():
   of = beds.BedData(beds.Arithmetic(), num_documents=64, seq_len=24)
   lengths = [int(r["prompt_length"]) for r in rows(data.Prompts(of, 23))]

@@ -70,6 +70,64 @@ def one(ref, **fields):
 
 
 @pytest.mark.parametrize(
+  ("record", "learnt", "prompt"),
+  [
+    ({"prompt": "ab", "text": "cd", "finish": "end"}, "cd<end>", "ab"),
+    ({"prompt": "ab", "text": "cd", "finish": "length"}, "cd", "ab"),
+    ({"prompt": "ab", "text": "cd"}, "cd<end>", "ab"),
+    (
+      {
+        "messages": [
+          {"role": "user", "content": "a"},
+          {"role": "assistant", "content": "b"},
+          {"role": "user", "content": "c"},
+        ],
+        "text": "de",
+        "finish": "end",
+      },
+      "de<end>",
+      "<|user|>a<end><|assistant|>b<end><|user|>c<end><|assistant|>",
+    ),
+    (
+      {
+        "messages": [{"role": "user", "content": "c"}],
+        "text": "de",
+        "finish": "stop",
+      },
+      "de",
+      "<|user|>c<end><|assistant|>",
+    ),
+  ],
+)
+def test_of_completions_the_answer_is_learnt(
+  record, learnt, prompt, tokenizer, tmp_path
+):
+  source = data.Source(lines(tmp_path, record), format="completion")
+  of = data.TextData((source,), 20, "pad", batch_size=1, epochs=1)
+  [row] = rows(of, tokenizer)
+  assert words(tokenizer, row, "targets") == learnt
+  [row] = rows(data.Prompts(of, 18, batch_size=1, epochs=1), tokenizer)
+  given = row["prompt"][: row["prompt_length"]].tolist()
+  assert "".join(tokenizer.convert_ids_to_tokens(given)) == prompt
+  assert words(tokenizer, row, "targets") == learnt
+
+
+@pytest.mark.parametrize(
+  "record",
+  [
+    {"text": "c"},
+    {"prompt": "a", "messages": [{"role": "user", "content": "b"}], "text": ""},
+  ],
+)
+def test_completions_without_one_prompt_are_refused(
+  record, tokenizer, tmp_path
+):
+  source = data.Source(lines(tmp_path, record), format="completion")
+  with pytest.raises(types.UserError, match="line 1: a completion has either"):
+    data.TextData((source,), 20, batch_size=1).open(tokenizer)
+
+
+@pytest.mark.parametrize(
   ("bos", "eos", "inputs", "targets"),
   [
     ("auto", True, "abc", "bc<end>"),

@@ -6,7 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from jdistill import cli, tokenizers
+from jdistill import (
+  cli,
+  config,
+  data,
+  methods,
+  metrics,
+  optim,
+  tokenizers,
+  train,
+)
 from jdistill.sampling import Sampling
 
 CHAT = [
@@ -82,6 +91,96 @@ def test_batches_change_nothing_and_files_are_written(
   assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
 
 
+def test_a_file_goes_on_where_it_was_left(teacher, prompts, tmp_path, capsys):
+  out, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+  part = tmp_path / "out.jsonl.part"
+  argv = ["generate", teacher, "--prompts", str(prompts), "--seed", "3"]
+  argv += ["--max-new-tokens", "4", "--temperature", "1", "--batch-size", "4"]
+  argv += ["--num-samples", "2"]
+  assert cli.main([*argv, "--to", str(whole)]) == 0
+  lines = whole.read_text().splitlines(keepends=True)
+  rows = [json.loads(line) for line in lines]
+  assert [row["sample"] for row in rows] == [0, 1] * len(PROMPTS)
+  assert all(
+    a["text"] != b["text"] for a, b in zip(rows[::2], rows[1::2], strict=True)
+  )
+  assert rows[0]["by"]["model"] == teacher
+  assert rows[0]["by"]["seed"] == 3
+  assert rows[0]["by"]["temperature"] == 1.0
+  # Killed after three rows, in the middle of the next.
+  part.write_text("".join(lines[:3]) + lines[3][:20])
+  assert cli.main([*argv, "--to", str(out)]) == 0
+  found = out.read_text().splitlines(keepends=True)
+  assert found[:3] == lines[:3]
+  texts = [json.loads(line)["text"] for line in found]
+  assert texts == [row["text"] for row in rows]
+  assert not part.exists()
+  assert "3 of 10 answers are there already" in capsys.readouterr().err
+  before = out.read_bytes()
+  assert cli.main([*argv, "--to", str(out)]) == 0
+  assert out.read_bytes() == before
+  assert cli.main([*argv, "--to", str(out), "--temperature", "0.5"]) == 2
+  said = capsys.readouterr().err
+  assert "out.jsonl:1: found by" in said
+  assert "another job" in said
+  assert out.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_shards_together_are_the_whole(teacher, prompts, tmp_path):
+  argv = ["generate", teacher, "--prompts", str(prompts), "--num-samples", "3"]
+  argv += ["--max-new-tokens", "4", "--temperature", "1", "--to"]
+  assert cli.main([*argv, str(tmp_path / "whole.jsonl")]) == 0
+  texts = []
+  for shard in range(2):
+    path = tmp_path / f"{shard}.jsonl"
+    assert cli.main([*argv, str(path), "--shard", f"{shard}/2"]) == 0
+    texts += [json.loads(x)["text"] for x in path.read_text().splitlines()]
+  rows = (tmp_path / "whole.jsonl").read_text().splitlines()
+  assert texts == [json.loads(row)["text"] for row in rows]
+
+
+@pytest.mark.slow
+def test_a_run_learns_from_what_a_teacher_wrote(teacher, texts, home, tmp_path):
+  """Sequence-level distillation by a file, beside prose at the same budget."""
+  words = " ".join(texts[:10]).split()
+  starts = [" ".join(words[n : n + 4]) for n in range(0, 1800, 6)]
+  asked = tmp_path / "asked.jsonl"
+  asked.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in starts))
+  said = tmp_path / "said.jsonl"
+  argv = ["generate", teacher, "--prompts", str(asked), "--to", str(said)]
+  argv += ["--max-new-tokens", "12", "--temperature", "0.7"]
+  assert cli.main([*argv, "--batch-size", "100"]) == 0
+
+  def written(split, **more):
+    source = data.Source(f"jsonl:{said}", format="completion", split=split)
+    return data.TextData((source,), 32, "pad", batch_size=20, **more)
+
+  prose = data.Source(f"text:{home}/train")
+  arms = {
+    "said": written("[:80%]"),
+    "prose": data.TextData((prose,), 32, batch_size=20),
+  }
+  found = {}
+  for name, learnt in arms.items():
+    made = config.Config(
+      student=config.Cut((0, 3), ref=teacher),
+      method=methods.CrossEntropy(),
+      data=learnt,
+      evals={"eval": written("[80%:]", epochs=1)},
+      optimizer=optim.AdamW(lr=3e-3),
+      steps=60,
+      eval_every=60,
+    )
+    train.train(made, tmp_path / name, log=lambda _: None)
+    found[name] = [
+      row["eval/ce"]
+      for row in metrics.read(tmp_path / name)
+      if "eval/ce" in row
+    ]
+  assert found["said"][-1] < min(found["said"][0], found["prose"][-1]) - 0.1
+
+
 def test_stop_strings_cut_files_and_streams(teacher, tmp_path, capsys):
   argv = ["generate", teacher, *GREEDY, "--prompt", "The for statement"]
   assert cli.main(argv) == 0
@@ -143,6 +242,8 @@ def test_faults_of_prompt_files_are_named(
     (["--max-new-tokens", "0"], "max_new_tokens=0"),
     (["--stop", ""], "empty text"),
     (["--batch-size", "0"], "batch_size is 0"),
+    (["--num-samples", "0"], "--num-samples is 0"),
+    (["--shard", "2/2"], "--shard is '2/2'"),
     (["--to", "/nowhere/out.jsonl"], "No such file"),
   ],
 )

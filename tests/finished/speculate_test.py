@@ -48,6 +48,29 @@ def test_generate_with_a_draft_writes_the_same(teacher, run, capsys):
   assert "tokens per target pass" in said.err
 
 
+@pytest.mark.slow
+def test_stops_and_penalties_with_a_draft(teacher, run, capsys):
+  argv = ["generate", teacher, "--prompt", "The for", "--temperature", "0"]
+  argv += ["--max-new-tokens", "12", "--repetition-penalty", "1.4"]
+  assert cli.main(argv) == 0
+  whole = capsys.readouterr().out
+  answer = whole.removeprefix("The for").rstrip("\n")
+  stop = answer[4:7]
+  argv += ["--stop", stop]
+  assert cli.main(argv) == 0
+  plain = capsys.readouterr().out
+  assert plain == f"The for{answer[: answer.index(stop)]}\n"
+  assert cli.main([*argv, "--draft", str(run), "--draft-tokens", "3"]) == 0
+  assert capsys.readouterr().out == plain
+
+
+def test_a_draft_for_the_prompts_of_a_file_is_refused(prompts, capsys):
+  argv = ["generate", "x", "--prompts", str(prompts), "--draft", "y"]
+  with pytest.raises(SystemExit):
+    cli.main(argv)
+  assert "log-probabilities" in capsys.readouterr().err
+
+
 def test_a_draft_of_another_vocabulary_is_refused(
   teacher, other_model, prompts, capsys
 ):

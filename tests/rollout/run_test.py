@@ -17,8 +17,10 @@ from jdistill import (
   metrics,
   models,
   optim,
+  placement,
   pretrained,
   rollout,
+  run,
   sampling,
   sharding,
   train,
@@ -128,6 +130,47 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path, kind):
   assert len(sources) == (1 if kind == "reused" else 2)
 
 
+def kept_by(writer, mesh):
+  """What it keeps, and what of it is on a device."""
+  cfg = made(writer, mesh=mesh)
+  built = run.build(
+    cfg, run.find_models(cfg), placement.batch_shapes(cfg.data), devices=8
+  )
+  kept = built.state_shapes.extra[rollout.KEY]
+  places = built.state_shardings.extra[rollout.KEY]
+  return kept, jax.tree.map(lambda k, p: p.shard_shape(k.shape), kept, places)
+
+
+def test_kept_rows_are_divided_over_the_devices():
+  for writer in (
+    rollout.Replay(rollout.Student(NEW), capacity=64),
+    rollout.Reused(rollout.Student(NEW)),
+  ):
+    kept, here = kept_by(writer, sharding.MeshShape(2, 2, 2))
+    sizes = jax.tree.leaves(here, is_leaf=lambda x: isinstance(x, tuple))
+    for whole, part in zip(jax.tree.leaves(kept), sizes, strict=True):
+      assert (
+        part == (whole.shape[:1] and (whole.shape[0] // 4,)) + (whole.shape[1:])
+      )
+  kept, here = kept_by(
+    rollout.Replay(rollout.Student(NEW), capacity=30),
+    sharding.MeshShape(2, 2, 2),
+  )
+  assert here["ring"]["rows"]["example_id"] == (30,)
+
+
+@pytest.mark.slow
+def test_kept_rows_are_the_same_on_any_mesh(tmp_path):
+  writer = rollout.Replay(rollout.Student(NEW), capacity=16)
+  for name, sizes in (("one", (1, 1, 1)), ("other", (4, 2, 1))):
+    go(made(writer, mesh=sharding.MeshShape(*sizes)), tmp_path / name)
+  one, other = (metrics.read(tmp_path / name) for name in ("one", "other"))
+  assert {row["rollout/from/replay"] for row in one} == {0.0, 1.0}
+  for row, same in zip(one, other, strict=True):
+    for key in ("loss", "rollout/from/replay", "rollout/age"):
+      assert same[key] == pytest.approx(row[key], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_microbatches_and_meshes_change_nothing(tmp_path):
   writer = rollout.Student(NEW)
@@ -227,6 +270,70 @@ def test_what_is_written_to_held_out_prompts_is_judged_too(tmp_path):
   assert row["own/reward"] == pytest.approx(expected)
 
 
+class Odd(rollout.Reward):
+  """Right if the first token is odd; what is wrong is told how."""
+
+  def __call__(self, answers):
+    return [
+      rollout.Judged(float(a.answer[0] % 2), [] if a.answer[0] % 2 else [3])
+      for a in answers
+    ]
+
+
+def told_of_siblings(**changes):
+  """SDPO beside GRPO."""
+  of = beds.BedData(SUMS, num_documents=32, seq_len=12)
+  own = methods.SelfDistillation(rows="told", top=4)
+  parts = {"rl": (methods.GRPO(), 0.25), "self": (own, 0.75)}
+  fields = {
+    "student": config.Fresh(decoder(SUMS.vocab_size)),
+    "teachers": {"teacher": config.Teacher("ema")},
+    "ema": 0.9,
+    "method": methods.Sum(
+      {name: methods.Part(*both) for name, both in parts.items()}
+    ),
+    "data": data.Prompts(of, prompt_tokens=8, batch_size=4),
+    "group_size": 4,
+    "reward": Odd(),
+    "steps": 3,
+  }
+  writer = rollout.Reprompted(
+    rollout.Student(Sampling(max_new_tokens=4)),
+    feedback_tokens=2,
+    prompt_tokens=24,
+  )
+  return made(writer, **fields | changes)
+
+
+@pytest.mark.slow
+def test_a_teacher_that_is_told_what_happened(tmp_path):
+  one = told_of_siblings(mesh=sharding.MeshShape(1, 1, 1))
+  go(one, tmp_path / "one")
+  rows = [r for r in metrics.read(tmp_path / "one") if "loss" in r]
+  for row in rows:
+    assert row["self/jsd"] > 0
+    assert 0 < row["rollout/solved"] <= row["rollout/told"] <= 1
+  assert any(row["rl/policy"] for row in rows)
+  mesh = sharding.MeshShape(2, 2, 2)
+  go(told_of_siblings(mesh=mesh, microbatches=2), tmp_path / "other")
+  expected, found = losses_of(tmp_path / "one"), losses_of(tmp_path / "other")
+  assert found == pytest.approx(expected, rel=1e-5)
+  go(dataclasses.replace(one, steps=2), tmp_path / "half")
+  go(one, tmp_path / "half")
+  assert losses_of(tmp_path / "half") == expected
+
+
+@pytest.mark.slow
+def test_kept_answers_are_judged_again(tmp_path):
+  inner = rollout.Student(Sampling(max_new_tokens=4))
+  kept = rollout.Replay(inner, capacity=16, fresh=0.5)
+  cfg = told_of_siblings(rollout=rollout.Reprompted(kept), steps=6)
+  go(cfg, tmp_path / "run")
+  rows = [r for r in metrics.read(tmp_path / "run") if "loss" in r]
+  assert {r["rollout/from/replay"] for r in rows} == {0.0, 1.0}
+  assert all(0 < r["rollout/reward"] < 1 for r in rows)
+
+
 @pytest.mark.slow
 def test_the_student_may_be_its_own_teacher(tmp_path):
   of = beds.BedData(SUMS, num_documents=32, seq_len=12)
@@ -254,6 +361,21 @@ def test_the_student_may_be_its_own_teacher(tmp_path):
   )
   go(same, tmp_path / "same")  # reads the same prompt: nothing to learn
   assert losses_of(tmp_path / "same") == pytest.approx({1: 0, 2: 0}, abs=1e-6)
+  first = str(tmp_path / "run")
+  base = dataclasses.replace(
+    cfg,
+    ema=None,
+    student=config.Pretrained(first),
+    teachers={"teacher": config.Teacher(first)},
+  )
+  go(base, tmp_path / "base")  # the teacher is the student as it was
+  live = dataclasses.replace(
+    base, teachers={"teacher": config.Teacher("student")}
+  )
+  go(live, tmp_path / "live")
+  own, moving = losses_of(tmp_path / "base"), losses_of(tmp_path / "live")
+  assert own[1] == pytest.approx(moving[1], rel=1e-5)  # still the same weights
+  assert own[3] != pytest.approx(moving[3], rel=1e-3)
   saved = json.loads((tmp_path / "run" / "config.json").read_text())
   assert saved["rollout"]["type"] == "jdistill.rollout.Privileged"
 
@@ -275,6 +397,21 @@ def test_the_student_may_be_its_own_teacher(tmp_path):
     (
       {"rollout": rollout.AdaptiveReplay(rollout.Student(NEW))},
       "goes by the metric 'eval/ce'",
+    ),
+    ({"rollout": rollout.Reprompted()}, "give the run a reward"),
+    (
+      {"rollout": rollout.Reprompted(), "reward": rollout.ExactMatch()},
+      "group_size is 1",
+    ),
+    (
+      {
+        "rollout": rollout.Reprompted(
+          rollout.Student(NEW), template="{prompt} or {solution}"
+        ),
+        "reward": rollout.ExactMatch(),
+        "group_size": 2,
+      },
+      "the text ' or ' is to be read",
     ),
     ({"teachers": {"teacher": config.Teacher("ema")}}, "no average is kept"),
     (

@@ -37,6 +37,49 @@ BODY = """
 """
 
 
+WRITING = """
+from jdistill import beds, config, data, methods, models, optim, rollout
+from jdistill import sampling
+
+CHAIN = beds.MarkovChain(vocab_size=3, order=1)
+
+
+class Whole(rollout.ExactMatch):
+  def __call__(self, answers):
+    for at in range(0, len(answers), 4):
+      prompts = {a.prompt.tobytes() for a in answers[at : at + 4]}
+      assert len(prompts) == 1, "a group is not together"
+    return super().__call__(answers)
+
+
+def get_config():
+  student = models.DecoderConfig(
+    vocab_size=3, width=8, mlp_width=16, num_heads=2, num_kv_heads=1,
+    head_dim=4, segments=(models.Segment.uniform(1),),
+    ropes=(models.Rope(theta=100.0),),
+  )
+  writer = rollout.Student(sampling.Sampling(max_new_tokens=2))
+  told = methods.SelfDistillation(rows="told", support="full")
+  of = beds.BedData(CHAIN, num_documents=64, seq_len=5)
+  return config.Config(
+    student=config.Fresh(student),
+    teachers={"teacher": config.Teacher("ema")},
+    ema=0.9,
+    method=methods.Sum({
+      "rl": methods.Part(methods.GRPO(), 0.5),
+      "self": methods.Part(told, 0.5),
+    }),
+    data=data.Prompts(of, prompt_tokens=4, batch_size=8),
+    rollout=rollout.Reprompted(writer, prompt_tokens=16),
+    group_size=4,
+    reward=Whole(),
+    optimizer=optim.AdamW(lr=1e-2),
+    steps=6,
+    log_every=1,
+  )
+"""
+
+
 class Runs:
   """Starts runs of the small world in processes of their own."""
 
@@ -81,7 +124,7 @@ class Runs:
   def finish(self, config, workdir, **kwargs):
     """Runs it to its end."""
     for process in self.start(config, workdir, **kwargs):
-      assert process.wait(240) == 0, said(workdir)
+      assert process.wait(600) == 0, said(workdir)
     return workdir
 
   def close(self):
@@ -200,6 +243,27 @@ def test_two_processes_equal_one(runs, mesh, own):
   lines = said(two)
   assert "[0] step 2/2" in lines
   assert "[1] step 2/2" in lines
+
+
+@pytest.mark.slow
+def test_groups_are_judged_by_the_process_that_has_them(runs):
+  config = runs.root / "writing.py"
+  config.write_text(WRITING)
+  one, two = (
+    runs.finish(config, runs.root / f"wrote-{n}", devices=4, processes=n)
+    for n in (1, 2)
+  )
+  ours, theirs = metrics.read(one), metrics.read(two)
+  assert len(ours) == len(theirs) == 6
+  seconds = ("seconds", "_per_s")
+  for row, other in zip(ours, theirs, strict=True):
+    assert row.keys() == other.keys()
+    for key, value in row.items():
+      if not key.endswith(seconds):
+        assert other[key] == pytest.approx(value, rel=1e-5, abs=1e-7), key
+  assert all(0 < row["rollout/reward"] < 1 for row in ours)
+  assert any(row["rl/policy"] for row in ours)
+  assert all(0 < row["rollout/solved"] < 1 for row in ours)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 
 from jdistill import types
 from jdistill.models.base import Architecture
-from jdistill.sampling import memory
+from jdistill.sampling import memory, stops
 from jdistill.sampling.generate import check, ends_of, laid_out, row_keys, whole
 from jdistill.sampling.settings import Sampling
 from jdistill.sampling.speculative import loop as loop_lib
@@ -31,7 +32,7 @@ class Counts:
 
   Attributes:
     texts: how many.
-    tokens: written.
+    tokens: written, also behind a stop string.
     passes: of the target over guesses; the one over the prompt is not counted.
     asked: by depth.
     accepted: by depth.
@@ -71,11 +72,15 @@ def generate(
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
+  repetition_penalty: float = 1.0,
   lenience: float = 1.0,
   key: jax.Array | None = None,
   eos_id: int | Sequence[int] | None = None,
   row_ids: Sequence[int] | np.ndarray | None = None,
   on_token: Callable[[int, int], None] | None = None,
+  on_text: Callable[[int, str], None] | None = None,
+  stop: Sequence[str] = (),
+  tokenizer: Any = None,
 ) -> Speculated:
   """Continues each prompt by up to `max_new_tokens` tokens of the target.
 
@@ -96,6 +101,7 @@ def generate(
     top_k: both draw among so many likeliest tokens only.
     top_p: both draw among the likeliest tokens of this share only.
     min_p: both draw among tokens at least this share as likely as the best.
+    repetition_penalty: of tokens that are there already; for both.
     lenience: accepts a guess x with probability min(1, p(x) / (lenience q(x))).
       Below 1 more are accepted and what is written is no longer the target's
       distribution; 1 is exact.
@@ -104,8 +110,14 @@ def generate(
     row_ids: one per prompt, chooses its noise; by default its place.
     on_token: called with (place of the prompt, token) for each token as soon
       as its block is done, prompts in turn.
+    on_text: called with (place of the prompt, text) as text becomes certain:
+      whole characters, nothing that belongs to a stop string.
+    stop: texts before which the answer is cut; wants a tokenizer. What its
+      block wrote behind one is counted.
+    tokenizer: turns tokens into text.
   Raises: UserError for prompts or settings that cannot be used.
   """
+  rows = stops.Rows(len(prompts), stop, tokenizer, on_token, on_text)
   plan, given = prepared(
     target,
     draft,
@@ -118,6 +130,7 @@ def generate(
       top_k=top_k,
       top_p=top_p,
       min_p=min_p,
+      repetition_penalty=repetition_penalty,
     ),
     shape=Tree.chain(draft_tokens) if tree is None else tree,
     lenience=lenience,
@@ -125,7 +138,7 @@ def generate(
     ends=ends_of(eos_id),
     row_ids=row_ids,
   )
-  return run(plan, given, on_token)
+  return run(plan, given, rows)
 
 
 def prepared(
@@ -167,15 +180,19 @@ def prepared(
 def run(
   plan: loop_lib.Plan,
   given: loop_lib.Given,
-  on_token: Callable[[int, int], None] | None = None,
+  rows: stops.Rows | None = None,
 ) -> Speculated:
-  """Writes what was prepared."""
-  if on_token is None:
+  """Writes what was prepared; `rows` are told of it, where they are given."""
+  if rows is None or not rows.watched:
     end = _write(plan, given)
   else:
-    end = _streamed(plan, given, on_token)
+    end = _streamed(plan, given, rows)
   text, written, sums = jax.tree.map(np.asarray, end)
   texts = [row[:n] for row, n in zip(text, written, strict=True)]
+  if rows is not None and rows.watched:
+    for row, told in enumerate(rows.finished(text, written)):
+      if told.stopped:
+        texts[row] = np.array(told.tokens, np.int32)
   counts = Counts(
     len(texts),
     int(written.sum()),
@@ -216,18 +233,14 @@ def _block(plan, given, loop):
   return loop, (whole(loop.alive), _result(loop))
 
 
-def _streamed(plan, given, on_token):
-  """As `_write`, block by block, handing out tokens."""
+def _streamed(plan, given, rows):
+  """As `_write`, block by block, handing out what is new."""
   loop, (alive, found) = _start(plan, given)
-  shown = np.zeros(len(given.keys), int)
   while True:
-    text, written = np.array(found[0]), np.array(found[1])
-    for row, (begin, end) in enumerate(zip(shown, written, strict=True)):
-      for token in text[row, begin:end].tolist():
-        on_token(row, token)
-    if not np.asarray(alive).any():
+    alive = np.asarray(alive) & ~rows.take(found[0], found[1])
+    if not alive.any():
       return found
-    shown = written
+    loop = loop._replace(alive=jnp.asarray(alive))
     loop, (alive, found) = _block(plan, given, loop)
 
 

@@ -29,6 +29,7 @@ class Rows(NamedTuple):
   token: jax.Array  # [B] the root, read by nobody yet
   root: jax.Array  # [B] its position
   alive: jax.Array  # [B] bool
+  seen: jax.Array | None  # [B, V] bool, tokens of the text; for a penalty
 
 
 class Drawn(NamedTuple):
@@ -72,12 +73,10 @@ def grow(
   depths = jnp.broadcast_to(jnp.asarray(depths, jnp.int32), (batch, total))
   chosen = law.greedy or isinstance(shape, BestTree)
 
-  def drawn(logits, depth, scores) -> Drawn:
-    logits = _fit(logits, vocab_size)
+  def drawn(logits, depth, scores, texts) -> Drawn:
     # Greedy guesses are the likeliest ones: only the order matters.
-    probs = jax.nn.softmax(logits, axis=-1)
-    if not law.greedy:
-      probs = law.probs(logits)
+    probs = law.scores(_fit(logits, vocab_size), texts)
+    probs = jax.nn.softmax(probs, axis=-1)
     if chosen:
       tokens = verify.largest(probs, shape.fan)
     else:
@@ -89,7 +88,7 @@ def grow(
     return Drawn(tokens, scores[..., None] + found, None if chosen else probs)
 
   def deeper(carry, depth):
-    kept, before, seen = carry
+    kept, before, seen, texts = carry
     parent, rank, there = _continued(shape, before, depth)
     guess = parent * shape.fan + rank  # among those of this depth
     first = 1 + (depth - 1) * width
@@ -98,20 +97,27 @@ def grow(
     seen = jnp.take_along_axis(seen, parent[..., None], 1) | own
     number = jnp.where(there & rows.alive[:, None], number, -1)
     above = jnp.where(depth == 1, 0, first - width + parent)
+    tokens = _among(before.tokens, guess)
+    if texts is not None:
+      texts = jnp.take_along_axis(texts, parent[..., None], 1)
+      texts |= jax.nn.one_hot(tokens, vocab_size, dtype=bool)
     nodes = Nodes(
-      _among(before.tokens, guess),
+      tokens,
       above,
       Branches(number, rows.root, depths, seen),
       shape.is_chain,
     )
     kept, logits = draft.extend(params, kept, nodes)
-    after = drawn(logits, depth, _among(before.scores, guess))
-    return (kept, after, seen), (after, above * shape.fan + rank)
+    after = drawn(logits, depth, _among(before.scores, guess), texts)
+    return (kept, after, seen, texts), (after, above * shape.fan + rank)
 
-  root = drawn(logits[:, None], 0, jnp.zeros((batch, 1), jnp.float32))
+  texts = None if rows.seen is None else rows.seen[:, None]
+  root = drawn(logits[:, None], 0, jnp.zeros((batch, 1), jnp.float32), texts)
   seen = jnp.zeros((batch, width, total), bool).at[..., 0].set(True)
-  start = (kept, _beside(root, width), seen)
-  (kept, _, _), (rest, origins) = jax.lax.scan(
+  if texts is not None:
+    texts = jnp.repeat(texts, width, axis=1)
+  start = (kept, _beside(root, width), seen, texts)
+  (kept, _, _, _), (rest, origins) = jax.lax.scan(
     deeper, start, jnp.arange(1, shape.depth)
   )
   below = jax.tree.map(

@@ -20,7 +20,7 @@ from jdistill.sampling import memory
 from jdistill.sampling.speculative import growing, verify
 from jdistill.sampling.speculative.drafts import Draft, News
 from jdistill.sampling.speculative.tree import Shape
-from jdistill.sampling.write import Prompts, view_of
+from jdistill.sampling.write import Prompts, seen_in, view_of
 
 
 class Plan(NamedTuple):
@@ -67,6 +67,7 @@ class Loop(NamedTuple):
   written: jax.Array  # [B]
   alive: jax.Array  # [B]
   counts: Counts
+  seen: jax.Array | None  # [B, V] bool, tokens of the text; for a penalty
 
 
 def law(plan: Plan, given: Given) -> verify.Law:
@@ -83,7 +84,10 @@ def start(plan: Plan, given: Given) -> Loop:
   target = store.empty(given.params, batch, room + plan.shape.num_nodes)
   target, outputs = store.read_all(given.params, target, view)
   final = outputs.at(lengths[:, None] - 1)
-  probs = drawn_from.probs(final.logits[:, 0])
+  seen = None
+  if drawn_from.penalises:
+    seen = seen_in(view, plan.target.vocab_size)
+  probs = drawn_from.probs(final.logits[:, 0], seen)
   noise = jax.vmap(verify.place_key)(given.keys, lengths)
   tokens = jax.vmap(lambda p, key: verify.drawn(drawn_from, p, key))(
     probs, noise
@@ -124,6 +128,7 @@ def start(plan: Plan, given: Given) -> Loop:
     jnp.ones_like(lengths),
     alive,
     counts,
+    _with(seen, tokens[:, None], jnp.ones_like(lengths)),
   )
 
 
@@ -135,7 +140,9 @@ def guess(plan: Plan, given: Given, loop: Loop) -> tuple[Any, verify.Guesses]:
   newest = jnp.take_along_axis(
     loop.news.view.tokens, loop.news.last[:, None], 1
   )
-  rows = growing.Rows(given.keys, newest[:, 0], loop.length, loop.alive)
+  rows = growing.Rows(
+    given.keys, newest[:, 0], loop.length, loop.alive, loop.seen
+  )
   return growing.grow(
     plan.shape,
     plan.draft,
@@ -182,6 +189,7 @@ def block(plan: Plan, given: Given, loop: Loop) -> Loop:
     given.keys,
     loop.length,
     given.lenience,
+    loop.seen,
   )
   tokens, count, alive = _kept(plan, loop, guesses, verdict)
   path = verdict.path[:, 1:]
@@ -208,6 +216,20 @@ def block(plan: Plan, given: Given, loop: Loop) -> Loop:
     loop.written + count,
     alive,
     _counted(loop, verdict, count),
+    _with(loop.seen, tokens, count),
+  )
+
+
+def _with(
+  seen: jax.Array | None, tokens: jax.Array, count: jax.Array
+) -> jax.Array | None:
+  """What was seen [B, V] and the first `count` [B] of tokens [B, T]."""
+  if seen is None:
+    return None
+  there = jnp.arange(tokens.shape[1])[None] < count[:, None]
+  ids = jnp.where(there, tokens, seen.shape[1])
+  return jax.vmap(lambda row, ids: row.at[ids].set(True, mode="drop"))(
+    seen, ids
   )
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jdistill import types
 from jdistill.sampling import draw
@@ -44,16 +44,36 @@ class Law(NamedTuple):
   def greedy(self) -> bool:
     return "temperature" not in self.numbers
 
-  def probs(self, logits: Float[Array, "*B V"]) -> Float[Array, "*B V"]:
-    """The distribution, float32."""
+  @property
+  def penalises(self) -> bool:
+    """Whether it asks which tokens a text has."""
+    return "repetition_penalty" in self.numbers
+
+  def scores(
+    self, logits: Float[Array, "*B V"], seen: Bool[Array, "*B V"] | None
+  ) -> Float[Array, "*B V"]:
+    """Logits of the distribution, float32; the largest is the greedy token.
+
+    Args:
+      logits: of a model.
+      seen: tokens of the text before; not needed without a penalty.
+    """
     size = logits.shape[-1]
     flat = logits.reshape(-1, size).astype(jnp.float32)
-    if self.greedy:
-      probs = jax.nn.one_hot(draw.best(flat)[0], size)
-    else:
-      scores = draw.law(flat, None, self.top_k, self.numbers)
-      probs = jax.nn.softmax(scores, axis=-1)
-    return probs.reshape(logits.shape)
+    flat_seen = None if seen is None else seen.reshape(-1, size)
+    found = draw.law(flat, flat_seen, self.top_k, self.numbers)
+    return found.reshape(logits.shape)
+
+  def probs(
+    self, logits: Float[Array, "*B V"], seen: Bool[Array, "*B V"] | None
+  ) -> Float[Array, "*B V"]:
+    """The distribution, float32."""
+    scores = self.scores(logits, seen)
+    if not self.greedy:
+      return jax.nn.softmax(scores, axis=-1)
+    size = logits.shape[-1]
+    tokens, _ = draw.best(scores.reshape(-1, size))
+    return jax.nn.one_hot(tokens, size).reshape(logits.shape)
 
 
 class Guesses(NamedTuple):
@@ -125,6 +145,7 @@ def walk(
   keys: jax.Array,
   root: Int[Array, " B"],
   lenience: Float[Array, ""],
+  seen: Bool[Array, "B V"] | None,
 ) -> Verdict:
   """Asks each row's guesses, from the root down until none is accepted.
 
@@ -136,23 +157,25 @@ def walk(
     keys: [B] of the rows.
     root: the root's position.
     lenience: multiplies q where a guess is asked; 1 is exact.
+    seen: tokens of the texts, their roots included; for a penalty.
   """
 
-  def one(guesses, logits, key, root):
-    return _walk(law, guesses, logits, depth, key, root, lenience)
+  def one(guesses, logits, key, root, seen):
+    return _walk(law, guesses, logits, depth, key, root, lenience, seen)
 
-  return jax.vmap(one)(guesses, logits, keys, root)
+  return jax.vmap(one)(guesses, logits, keys, root, seen)
 
 
-def _walk(law, guesses, logits, depth, key, root, lenience):
+def _walk(law, guesses, logits, depth, key, root, lenience, seen):
   """One row's walk; see `walk`."""
   size = logits.shape[-1]
 
   def step(carry, below):
-    node, going, last = carry
+    node, going, last, seen = carry
     noise = place_key(key, root + 1 + below)
-    p = law.probs(logits[node])
-    _, lead = draw.best(logits[node][None])
+    p = law.probs(logits[node], seen)
+    known = None if seen is None else seen[None]
+    _, lead = draw.best(draw.penalised(logits[node][None], known, law.numbers))
     q = None
     if guesses.probs is not None:
       q = guesses.probs[jnp.maximum(guesses.inner[node], 0)]
@@ -173,12 +196,14 @@ def _walk(law, guesses, logits, depth, key, root, lenience):
       q = None if q is None else jnp.where(no, _without(q, x), q)
     stops = going & (found < 0)
     last = jnp.where(stops, p, last)
-    carry = (found, going & ~stops, last)
+    if seen is not None:  # of a guess that is there; else nobody asks again
+      seen = seen.at[guesses.tokens[found]].set(True)
+    carry = (found, going & ~stops, last, seen)
     out = jnp.where(going, node, -1), asked, overlap, lead[0] < draw.CLOSE
     return carry, out
 
-  start = (jnp.int32(0), jnp.bool_(True), jnp.zeros_like(logits[0]))
-  (_, _, last), (path, asked, overlap, close) = jax.lax.scan(
+  start = (jnp.int32(0), jnp.bool_(True), jnp.zeros_like(logits[0]), seen)
+  (_, _, last, _), (path, asked, overlap, close) = jax.lax.scan(
     step, start, jnp.arange(depth + 1)
   )
   accepted = (path >= 0).sum() - 1

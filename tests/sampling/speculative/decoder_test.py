@@ -68,6 +68,24 @@ def test_greedy_text_is_the_targets_own(shape, lm, near):
 
 
 @pytest.mark.parametrize(
+  "shape",
+  [
+    "tree",
+    *(pytest.param(s, marks=pytest.mark.slow) for s in ("chain", "best")),
+  ],
+)
+def test_greedy_text_with_a_penalty_is_the_targets_own(shape, lm, near):
+  settings = {"repetition_penalty": 1.7, "max_new_tokens": 12}
+  expected = alone(lm, **settings)
+  assert [t.tolist() for t in expected] != [
+    t.tolist() for t in alone(lm, max_new_tokens=12)
+  ]
+  found = helped(lm, near, tree=SHAPES[shape], **settings)
+  assert_same(found.texts, expected)
+  assert sum(found.counts.accepted) > 0
+
+
+@pytest.mark.parametrize(
   "shape", [pytest.param(s, marks=pytest.mark.slow) for s in ("tree", "chain")]
 )
 def test_rows_are_the_same_in_any_company(shape, lm, near):

@@ -64,6 +64,37 @@ def test_streamed_equals_returned(pair):
   assert [row for row, _ in seen[:3]] == [0, 1, 2]
 
 
+class Letters:
+  """A tokenizer whose tokens are letters."""
+
+  def decode(self, ids, skip_special_tokens):
+    assert skip_special_tokens
+    return "".join(chr(97 + i) for i in ids)
+
+
+def test_stop_strings_cut_rows_and_hold_back_what_is_shown(pair):
+  lm, near = pair
+  settings = {"temperature": 1.0, "key": jax.random.key(3), "draft_tokens": 3}
+  free = helped(lm, near, **settings)
+  texts = [Letters().decode(t.tolist(), True) for t in free.texts]
+  stop = [texts[0][5:8], texts[1][9:11]]
+  shown = [""] * 3
+
+  def show(row, text):
+    shown[row] += text
+
+  found = helped(
+    lm, near, stop=stop, tokenizer=Letters(), on_text=show, **settings
+  )
+  for row, text in enumerate(texts):
+    cuts = [text.index(one) for one in stop if one in text]
+    expected = text[: min(cuts, default=len(text))]
+    assert Letters().decode(found.texts[row].tolist(), True) == expected
+    assert shown[row] == expected
+  assert len(found.texts[0]) <= 5
+  assert found.counts.passes < free.counts.passes
+
+
 def test_models_without_a_cache_guess_in_chains():
   params = CHAIN.init(jax.random.key(0))
   other = dataclasses.replace(CHAIN, noise=0.3).init(jax.random.key(0))
@@ -128,6 +159,7 @@ def test_one_compilation_for_any_temperature_and_draft(pair):
     ({"lenience": 1.5}, "lenience=1.5"),
     ({"row_ids": [1, 2]}, "row_ids"),
     ({"tree": Tree.branching((24,))}, "24 guesses under one token"),
+    ({"stop": ["x"]}, "need tokenizer="),
   ],
 )
 def test_faults_are_named(change, message, pair):

@@ -95,6 +95,59 @@ def test_texts_follow_the_target(
     assert p_value(found.texts, expected) > 1e-4, name
 
 
+def penalised_joint(logits, prompt, penalty, temperature, *, forgets=False):
+  """The law of the next three tokens where those of the text are worse; one
+  that `forgets` knows the prompt alone."""
+
+  def after(last, seen):
+    row = logits[last]
+    worse = np.where(row > 0, row / penalty, row * penalty)
+    row = np.where(np.isin(np.arange(4), list(seen)), worse, row) / temperature
+    probs = np.exp(row - row.max())
+    return probs / probs.sum()
+
+  law, start = np.zeros((4, 4, 4)), set(prompt)
+  for a, b, c in itertools.product(range(4), repeat=3):
+    one = after(prompt[-1], start)[a]
+    two = after(a, start if forgets else start | {a})[b]
+    law[a, b, c] = one * two * after(b, start if forgets else start | {a, b})[c]
+  return law
+
+
+@pytest.mark.parametrize(
+  ("shape", "temperature"),
+  [
+    ("chain of 3", 0.8),
+    pytest.param("fan of 2, then 3", 1.0, marks=pytest.mark.slow),
+    pytest.param("uneven tree", 1.0, marks=pytest.mark.slow),
+    pytest.param("best 5", 1.0, marks=pytest.mark.slow),
+  ],
+)
+def test_penalised_texts_follow_the_target(
+  shape, temperature, bigram, tables, as_params
+):
+  """Guesses before a guess are part of its text."""
+
+  def raised(table):  # so that some logits are positive
+    return {"log_probs": as_params(table)["log_probs"] + 1.5}
+
+  params, penalty = raised(tables["target"]), 2.5
+  logits = np.asarray(params["log_probs"], np.float64)
+  law = penalised_joint(logits, [2, 1], penalty, temperature)
+  wrong = penalised_joint(logits, [2, 1], penalty, temperature, forgets=True)
+  for name in DRAFTS:
+    found = write(
+      bigram,
+      params,
+      raised(tables[name]),
+      SHAPES[shape],
+      temperature=temperature,
+      repetition_penalty=penalty,
+    )
+    assert p_value(found.texts, law) > 1e-4, name
+    assert p_value(found.texts, wrong) < 1e-6, name
+
+
 def test_the_test_sees_what_is_not_exact(bigram, tables, as_params):
   expected = joint(tables["target"], after=1)
   params, draft = as_params(tables["target"]), as_params(tables["bad"])
