@@ -237,7 +237,6 @@ def build(
     living=models.living,
     seed=config.seed,
   )
-  whole = sharding.replicated(mesh)
   student_places = state_places.params["student"]
   train_step = jax.jit(
     train_step,
@@ -246,21 +245,12 @@ def build(
       teacher_places | heads,
       sharding.of_batch(apart.heard(batch, parts), mesh),
     ),
-    out_shardings=(state_places, whole),
+    out_shardings=(state_places, sharding.replicated(mesh)),
     donate_argnums=0,
     compiler_options=sharding.compiler_options(mesh),
   )
-  judges = _judges(config, models)
-  eval_step = jax.jit(
-    _judge(models, judges, token_bytes),
-    # Held-out batches may carry other arrays: they lie where they lie.
-    in_shardings=(student_places, teacher_places | heads, None),
-    out_shardings=whole,
-  )
   if parts:
     train_step = apart.Step(train_step, parts, training=True)
-    judging = {name: part for name, part in parts.items() if name in judges}
-    eval_step = apart.Step(eval_step, judging, training=False)
   writing = run_rollout.Rollouts(config, models, parts, ends, mesh)
   teacher_pens = {k: p for k, p in teacher_places.items() if k not in parts}
   built = Run(
@@ -278,12 +268,19 @@ def build(
     teacher_shardings=teacher_places,
     parts=parts,
     train_step=train_step,
-    eval_step=eval_step,
+    eval_step=_eval_step(
+      config,
+      models,
+      parts,
+      (student_places, teacher_places | heads),
+      sharding.replicated(mesh),
+      token_bytes,
+    ),
     write=writing.in_training(state_places, teacher_pens, rows),
     tell=writing.after_judging(rows, encode or run_rollout.nothing),
     eval_writes=writing.in_evaluations(student_places, teacher_pens),
   )
-  _check_writing(built, prompts)
+  _check_writing(built, rows.given)
   return built
 
 
@@ -337,6 +334,28 @@ def _judges(config: config_lib.Config, models: Models) -> tuple[str, ...]:
   """The teachers that are judged by; where ids differ the first alone."""
   names = tuple(models.teachers)
   return names if config.method.needs().same_vocabulary else names[:1]
+
+
+def _eval_step(
+  config: config_lib.Config,
+  models: Models,
+  parts: Mapping[str, apart.Part],
+  places: tuple[types.PyTree, types.PyTree],
+  whole: jax.sharding.NamedSharding,
+  token_bytes: np.ndarray | None,
+) -> Any:
+  """The jitted step of evaluations, for student and teachers at `places`."""
+  judges = _judges(config, models)
+  compiled = jax.jit(
+    _judge(models, judges, token_bytes),
+    # Held-out batches may carry other arrays: they lie where they lie.
+    in_shardings=(*places, None),
+    out_shardings=whole,
+  )
+  judging = {name: part for name, part in parts.items() if name in judges}
+  if not parts:
+    return compiled
+  return apart.Step(compiled, judging, training=False)
 
 
 def _judge(
