@@ -17,7 +17,7 @@ import dataclasses
 
 from jdistill import beds, config, methods, optim, schedules
 
-CHAIN = beds.MarkovChain(vocab_size=16, order=2, concentration=0.3)
+CHAIN = beds.MarkovChain(vocab_size=16, order=2, concentration=0.1)
 LESSON = beds.Lesson(CHAIN, prompt_tokens=4, max_new_tokens=20)
 
 

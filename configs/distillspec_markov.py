@@ -16,7 +16,7 @@ others 0; one of the writers dataset, target and draft by
 
 from jdistill import beds, config, methods, optim, rollout, schedules
 
-CHAIN = beds.MarkovChain(vocab_size=16, order=2, concentration=0.3)
+CHAIN = beds.MarkovChain(vocab_size=16, order=2, concentration=0.1)
 LESSON = beds.Lesson(CHAIN, prompt_tokens=4, max_new_tokens=20)
 
 

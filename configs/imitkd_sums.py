@@ -15,7 +15,7 @@ from jdistill import beds, config, methods, optim, rollout, schedules
 
 SUMS = beds.Arithmetic(label_noise=0.3)
 LESSON = beds.Lesson(
-  SUMS, prompt_tokens=6, max_new_tokens=4, num_documents=6_000, batch_size=128
+  SUMS, prompt_tokens=6, max_new_tokens=4, num_documents=6_000, batch_size=64
 )
 
 
@@ -23,11 +23,11 @@ def get_config() -> config.Config:
   student = beds.small_decoder(SUMS.vocab_size, width=48, num_layers=2)
   writers = {
     "dataset": rollout.Part(
-      rollout.Dataset(), share=schedules.Linear(1.0, 0.0, steps=400)
+      rollout.Dataset(), share=schedules.Linear(1.0, 0.0, steps=800)
     ),
     "student": rollout.Part(
       rollout.Student(LESSON.sampling),
-      share=schedules.Linear(0.0, 1.0, steps=400),
+      share=schedules.Linear(0.0, 1.0, steps=800),
     ),
   }
   return config.Config(
@@ -40,7 +40,7 @@ def get_config() -> config.Config:
     eval_rollouts={"own": rollout.Student(LESSON.greedy)},
     reward=rollout.ExactMatch(),
     optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=3e-3, warmup=20)),
-    steps=400,
-    eval_every=400,
-    save_every=400,
+    steps=800,
+    eval_every=800,
+    save_every=800,
   )

@@ -10,7 +10,7 @@ here with the chain as their teacher.
 
 from jdistill import beds, config, methods, optim, schedules
 
-CHAIN = beds.MarkovChain(vocab_size=16, order=2, concentration=0.3)
+CHAIN = beds.MarkovChain(vocab_size=16, order=2, concentration=0.1)
 LESSON = beds.Lesson(
   CHAIN, prompt_tokens=4, max_new_tokens=28, num_documents=16_384, batch_size=64
 )

@@ -17,7 +17,7 @@ from jdistill import beds, config, methods, optim, rollout, schedules
 
 SUMS = beds.Arithmetic(label_noise=0.3)
 LESSON = beds.Lesson(
-  SUMS, prompt_tokens=6, max_new_tokens=4, num_documents=6_000, batch_size=128
+  SUMS, prompt_tokens=6, max_new_tokens=4, num_documents=6_000, batch_size=64
 )
 
 
@@ -43,7 +43,7 @@ def get_config() -> config.Config:
     eval_rollouts={"own": rollout.Student(LESSON.greedy)},
     reward=rollout.ExactMatch(),
     optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=3e-3, warmup=20)),
-    steps=400,
-    eval_every=400,
-    save_every=400,
+    steps=800,
+    eval_every=800,
+    save_every=800,
   )

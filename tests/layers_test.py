@@ -16,7 +16,7 @@ PACKAGE = ROOT / "jdistill"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PYTHON = sorted(
   path
-  for folder in ("jdistill", "configs", "launch", "tests")
+  for folder in ("jdistill", "configs", "docs", "launch", "tests")
   for path in (ROOT / folder).rglob("*.py")
 )
 NAMES = {path: str(path.relative_to(ROOT)) for path in PYTHON}

@@ -28,9 +28,9 @@ class Lesson:
   prompt_tokens: int
   max_new_tokens: int
   num_documents: int = 512
-  num_heldout: int = 256
+  num_heldout: int = 1024
   batch_size: int = 32
-  heldout_batch: int = 128
+  heldout_batch: int = 256
 
   @property
   def seq_len(self) -> int:

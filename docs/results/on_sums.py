@@ -1,0 +1,109 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Written text on sums, which a rule judges."""
+
+from experiments import Arm, Experiment, parts, writers
+
+ACCURACY = {"own/reward": "higher", "own/kl": "lower"}
+_TEACHER = ("configs/sums_teacher.py",)
+SUMS = "800 updates of 64 sums"
+SEQKD = Experiment(
+  name="seqkd",
+  title="SeqKD",
+  paper="Kim & Rush, 2016, arXiv:1606.07947",
+  methods=("CrossEntropy",),
+  claim=(
+    "The teacher's answers are better to learn by cross entropy than those of "
+    "data that are partly wrong."
+  ),
+  config="configs/seqkd_sums.py",
+  arms={
+    "cross entropy, dataset's answers": Arm(
+      writers("dataset", "teacher dataset")
+    ),
+    "SeqKD": Arm(),
+    "KD, dataset's answers": Arm(
+      f"{parts('kd', 'ce kd')} {writers('dataset', 'teacher dataset')}"
+    ),
+    "KD, teacher's answers": Arm(
+      parts("kd", "ce kd"), rate_of="KD, dataset's answers"
+    ),
+  },
+  control="cross entropy, dataset's answers",
+  metrics=ACCURACY,
+  budget=SUMS,
+  first=_TEACHER,
+  rates=(2e-3, 5e-3),
+  verdict="",
+)
+
+IMITKD = Experiment(
+  name="imitkd",
+  title="ImitKD",
+  paper="Lin, Wohlwend, Chen & Lei, 2020, arXiv:2009.07253",
+  methods=("KD",),
+  claim=(
+    "Forward KL on text of which the student writes more and more beats the "
+    "same on the dataset's alone."
+  ),
+  config="configs/imitkd_sums.py",
+  arms={
+    "dataset's answers": Arm(writers("dataset", "dataset student")),
+    "ImitKD": Arm(),
+    "student's answers": Arm(
+      writers("student", "dataset student"), rate_of="ImitKD"
+    ),
+  },
+  control="dataset's answers",
+  metrics=ACCURACY,
+  budget=SUMS,
+  first=_TEACHER,
+  rates=(2e-3, 5e-3),
+  verdict="",
+)
+
+_SDFT = "sdft ce"
+SDFT = Experiment(
+  name="sdft",
+  title="SDFT",
+  paper="Shenfeld et al., 2026, arXiv:2601.19897",
+  methods=("SelfDistillation",),
+  claim=(
+    "A new skill is learnt from oneself, shown demonstrations, with less "
+    "forgetting than by fine-tuning on them."
+  ),
+  config="configs/sdft_sums.py",
+  arms={
+    "SFT": Arm(f"{parts('ce', _SDFT)} {writers('dataset', 'told dataset')}"),
+    "SDFT": Arm(),
+  },
+  control="SFT",
+  metrics={"new/reward": "higher", "old/reward": "higher"},
+  budget="400 updates of 128 differences, from the same start",
+  first=("configs/sums_base.py",),
+  rates=(3e-4, 1e-3, 3e-3),
+  verdict="",
+)
+
+KDRL = Experiment(
+  name="kdrl",
+  title="KDRL",
+  paper="Xu et al., 2025, arXiv:2506.02208",
+  methods=("GRPO", "OnPolicyDistillation"),
+  claim=(
+    "Rewards and the teacher together teach more than either alone at equal "
+    "updates."
+  ),
+  config="configs/kdrl_sums.py",
+  arms={
+    "GRPO": Arm("--method.parts.kd.weight 0"),
+    "KD-RKL": Arm("--method.parts.rl.weight 0 --method.parts.kd.weight 1"),
+    "KDRL": Arm(),
+  },
+  control="GRPO",
+  metrics=ACCURACY,
+  budget="300 updates of 16 prompts with 8 answers, from the same start",
+  first=("configs/sums_teacher.py", "configs/sums_beginner.py"),
+  rates=(1e-3, 3e-3, 1e-2),
+  verdict="",
+)
