@@ -24,6 +24,7 @@ from jdistill import (
   step,
   types,
 )
+from jdistill.plan import planning
 from jdistill.sampling import Sampling
 
 CHAIN = beds.MarkovChain(vocab_size=8, order=1)
@@ -139,6 +140,18 @@ def test_noise_is_of_the_step_and_the_row():
 
   assert total(rows, 1) == total(rows, 1)
   assert len({total(rows, 1), total(rows, 2), total(other, 1)}) == 3
+
+
+def test_its_operations_are_counted():
+  """A decoder's of one such layer, and the product before it."""
+  rows = first_batch()
+  draft = planning.count(build(settings()), rows, 0.0)
+  decoder = dataclasses.replace(TARGET, segments=DRAFT.segments)
+  other = settings(student=config.Fresh(decoder), method=methods.KD())
+  plain = planning.count(build(other), rows, 0.0)
+  assert draft.teacher == plain.teacher
+  more = 3 * 2 * rows["student"].mask.size * 2 * TARGET.width**2
+  assert draft.student == plain.student + more
 
 
 ANSWERS = Sampling(max_new_tokens=8)
