@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SDPO on sums: of eight answers to a prompt, those that are right teach.
 
-jdistill train configs/sums_base.py --steps 600 --workdir runs/sums_half
+jdistill train configs/sums_base.py --steps 600
 jdistill train configs/sdpo_sums.py
 
 The student is half-way to adding, and copies what it is shown. The teacher is
@@ -40,7 +40,7 @@ def get_config() -> config.Config:
   }
   written = rollout.Student(SUMS.greedy)
   return config.Config(
-    student=config.Pretrained("runs/sums_half@last"),
+    student=config.Pretrained("runs/sums_base@last"),
     teachers={"teacher": config.Teacher("ema")},
     ema=0.95,
     method=methods.Sum(parts),

@@ -434,4 +434,4 @@ def test_one_process_decides_alone():
   assert distributed.decide(lambda: [1, "two"]) == [1, "two"]
   assert distributed.all_of(True)
   assert not distributed.all_of(False)
-  assert train.Stopped(143, 2).code == 143
+  assert train.Stopped(143, 2, pathlib.Path()).code == 143

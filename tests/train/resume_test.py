@@ -132,6 +132,8 @@ DAMAGE = {
 }
 
 
+# Reads that Orbax begins beside the one that fails are dropped half-way.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damaged_newest_checkpoint(world, whole, half, kind):
   """The one before is taken, with a warning, and the damage is mended."""
