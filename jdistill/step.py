@@ -240,11 +240,11 @@ def make_eval_step(
   Returns: `eval_step(student_params, teacher_params, batch, others_params=None)
     -> values`, sums and weights of per-token values at temperature 1: `ce` and
     `teacher_ce` (nats), `kl` (teacher || student, nats), `reverse_kl` (student
-    || teacher), `kl_NAME` and `reverse_kl_NAME` of the others, `agreement` and
-    `accuracy` (top-1), `acceptance` of the student's guesses by the teacher and
-    `block_efficiency` of `GUESSES` in a row (of text that the teacher wrote:
-    `losses.block_efficiency`), `bits` (per byte), each [] but `by_position/kl`
-    [T] and `tokens/kl` [B, T].
+    || teacher), `jsd` (at beta 1/2), `kl_NAME`, `reverse_kl_NAME` and
+    `jsd_NAME` of the others, `agreement` and `accuracy` (top-1), `acceptance`
+    of the student's guesses by the teacher and `block_efficiency` of `GUESSES`
+    in a row (of text that the teacher wrote: `losses.block_efficiency`),
+    `bits` (per byte), each [] but `by_position/kl` [T] and `tokens/kl` [B, T].
   """
 
   def values(logits, data, params):
@@ -257,15 +257,13 @@ def make_eval_step(
     }
     if "teacher" in logits:
       p = logits["teacher"]
-      out["kl"] = losses.forward_kl(logits["student"], p)
-      out["reverse_kl"] = losses.reverse_kl(logits["student"], p)
+      out |= _distances(q, p)
       out["agreement"] = (best == p.argmax(-1)).astype(q.dtype)
       out["acceptance"] = losses.acceptance(logits["student"], p)
       out["teacher_ce"] = losses.cross_entropy(p, data["targets"])
     for name in others or {}:
       p = logits[f"other/{name}"]
-      out[f"kl_{name}"] = losses.forward_kl(logits["student"], p)
-      out[f"reverse_kl_{name}"] = losses.reverse_kl(logits["student"], p)
+      out |= {f"{k}_{name}": v for k, v in _distances(q, p).items()}
     return out
 
   def eval_step(params, teacher_params, batch, others_params=None):
@@ -312,6 +310,15 @@ def make_eval_step(
     return sums
 
   return eval_step
+
+
+def _distances(student: jax.Array, teacher: jax.Array) -> dict[str, jax.Array]:
+  """Divergences between logits at temperature 1, by their metric."""
+  return {
+    "kl": losses.forward_kl(student, teacher),
+    "reverse_kl": losses.reverse_kl(student, teacher),
+    "jsd": losses.jsd(student, teacher),
+  }
 
 
 def _heard(
