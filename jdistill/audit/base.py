@@ -28,7 +28,7 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-  """A plot for the report of a run."""
+  """A plot for the report; `note` holds for whatever run it is of."""
 
   title: str
   x_label: str

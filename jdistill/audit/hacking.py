@@ -267,7 +267,8 @@ class TeacherHacking(base.Audit):
         tuple(curves),
         log_x=True,
         log_y=True,
-        note=f"{_of_proxy(found).capitalize()}.",
+        note="Both axes are logarithmic, so that a power law is a straight "
+        "line.",
       )
     ]
     if golden is not None and found.golden is not None:
@@ -287,7 +288,8 @@ class TeacherHacking(base.Audit):
           f"proxy: {self.metric} (training goes to the left)",
           f"golden: {self.golden}",
           tuple(curves),
-          note="Teacher hacking is a curve that rises to the left.",
+          note="Teacher hacking is a curve that rises to the left. Rings: "
+          "where golden was lowest, and where the run was flagged.",
         )
       )
     return tuple(charts)

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the audits of runs say, and their charts."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from jdistill import audit, config_json, types
@@ -43,10 +42,7 @@ def of_several(records: Sequence[RunRecord]) -> list[str]:
         _, curves = together.setdefault(chart.title, (chart, []))
         curves += _curves(chart, record.name, colour)
     body.append(page.table(["", "", ""], rows))
-    charts = [
-      _figure(dataclasses.replace(chart, note=""), curves)
-      for chart, curves in together.values()
-    ]
+    charts = [_figure(chart, curves) for chart, curves in together.values()]
     body.append(page.grid(charts))
   return body
 

@@ -71,7 +71,9 @@ class RunRecord:
     names = [
       key
       for key in dict.fromkeys(k for row in self.rows for k in row)
-      if key not in _NO_TERMS and key.partition("/")[0] not in apart
+      if key not in _NO_TERMS
+      and key.partition("/")[0] not in apart
+      and not key.endswith("_seconds")  # of the phases of a step
     ]
     _, loss = self.series("loss")
     return [name for name in names if not self._is_loss(name, loss)][:6]
