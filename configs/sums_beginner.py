@@ -4,7 +4,7 @@
 
 jdistill train configs/sums_beginner.py
 
-It has seen 2,000 sums and is often wrong. Then configs/kdrl_sums.py goes on.
+It is often wrong. Then configs/kdrl_sums.py goes on.
 """
 
 from jdistill import beds, config, methods, optim, rollout, schedules
@@ -14,7 +14,7 @@ LESSON = beds.Lesson(
   SUMS,
   prompt_tokens=6,
   max_new_tokens=4,
-  num_documents=2_000,
+  num_documents=6_000,
   batch_size=64,
 )
 
@@ -29,7 +29,7 @@ def get_config() -> config.Config:
     eval_rollouts={"own": rollout.Student(LESSON.greedy)},
     reward=rollout.ExactMatch(),
     optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=3e-3, warmup=20)),
-    steps=300,
-    eval_every=300,
-    save_every=300,
+    steps=1000,
+    eval_every=500,
+    save_every=1000,
   )

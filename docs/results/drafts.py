@@ -23,9 +23,6 @@ _TEXTS = {
   "draft's": "draft",
   "mixed": "dataset draft",
 }
-_RATES = {"target's": "fixed", "mixed": "draft's"}
-"""Texts whose learning rates are those of others."""
-
 DISTILLSPEC = Experiment(
   name="distillspec",
   title="DistillSpec",
@@ -41,7 +38,7 @@ DISTILLSPEC = Experiment(
     f"{objective}, {text} text": Arm(
       f"{parts(part, ' '.join(_OBJECTIVES.values()))} "
       f"{writers(who, 'dataset target draft')}",
-      rate_of=_RATES.get(text) and f"{objective}, {_RATES[text]} text",
+      rate_of=None if text == "fixed" else f"{objective}, fixed text",
     )
     for objective, part in _OBJECTIVES.items()
     for text, who in _TEXTS.items()

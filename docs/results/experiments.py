@@ -64,7 +64,7 @@ class Experiment:
   budget: str
   verdict: str
   rate: str = "--optimizer.lr.peak"
-  rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
+  rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
   first: tuple[str, ...] = ()
   seeds: tuple[int, ...] = (0, 1, 2)
 

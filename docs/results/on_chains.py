@@ -35,8 +35,12 @@ GKD = Experiment(
   control="dataset's text",
   metrics=OWN,
   budget=CHAIN,
+  rates=(1e-3, 3e-3, 1e-2, 3e-2),
   first=READER,
-  verdict="",
+  verdict="Not told apart by reverse KL: half of the text its own gives 0.784 "
+  "against 0.795; forward KL there falls from 0.372 to 0.352. The divergence "
+  "matters more: JSD(0.9), which is near to reverse KL, gains 0.07 on the "
+  "dataset's text, and 0.02 more with half of the text its own.",
 )
 
 _SAMPLED = "sampled reverse_kl forward_kl"
@@ -67,8 +71,13 @@ ON_POLICY = Experiment(
   control="supervised KD",
   metrics=OWN,
   budget=CHAIN,
+  rates=(1e-3, 3e-3, 1e-2, 3e-2),
   first=READER,
-  verdict="",
+  verdict="Holds, but most of it is the divergence: reverse KL on the "
+  "student's own text is 30 % nearer to the teacher there than supervised KD, "
+  "of which reverse KL on the dataset's text reaches three quarters. One "
+  "number for each token gains about half as much as the whole vocabulary. On "
+  "the dataset's text supervised KD stays ahead.",
 )
 
 _DISTILLM = "adaptive student dataset"
@@ -162,6 +171,7 @@ MINILLM = Experiment(
   control="supervised KD",
   metrics=OWN,
   budget=CHAIN,
+  rates=(1e-3, 3e-3, 1e-2),
   first=READER,
   verdict="",
 )

@@ -104,6 +104,6 @@ KDRL = Experiment(
   metrics=ACCURACY,
   budget="300 updates of 16 prompts with 8 answers, from the same start",
   first=("configs/sums_teacher.py", "configs/sums_beginner.py"),
-  rates=(1e-3, 3e-3, 1e-2),
+  rates=(1e-4, 3e-4, 1e-3),
   verdict="",
 )

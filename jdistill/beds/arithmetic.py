@@ -111,9 +111,11 @@ class Arithmetic(Bed):
   def max_length(self) -> int:
     """Tokens of the longest document: prompt, answer and end."""
     terms, digits = self.terms[1], self.digits[1]
-    sign = int("-" in self.operations)
-    largest = len(str(terms * (10**digits - 1)))
-    return terms * (digits + 1) + sign + largest + 1
+    most = 10**digits - 1
+    largest = terms * most if "+" in self.operations else most
+    smallest = (1 - terms) * most if "-" in self.operations else 0
+    value = max(len(str(largest)), len(str(smallest)))
+    return terms * (digits + 1) + value + 1
 
   def documents(
     self,

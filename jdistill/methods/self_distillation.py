@@ -17,7 +17,9 @@ target of each position of the view "student" is predicted.
                   reverse KL
 
 SDPO is the same with a teacher that has something to add for some rows only (a
-successful sibling, feedback): `rows` names the array [B] that is 1 there.
+successful sibling, feedback): `rows` names the array [B] that is 1 there, which
+is "told" where `rollout.Reprompted` lays out what the teacher reads. `(1 - w)
+GRPO + w SDPO` is a `Sum`.
 
 Paper: Shenfeld et al., 2026 (SDFT), arXiv:2601.19897; Hübotter et al., 2026
 (SDPO), arXiv:2601.20802.

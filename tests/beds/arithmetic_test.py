@@ -66,10 +66,11 @@ def test_documents_are_right_and_say_what_is_learnt(part):
   assert BED.accuracy(prompts, [doc.answer for doc in docs]) == 1.0
 
 
-def test_longest_document_is_reached():
-  bed = Arithmetic(digits=(1, 1), heldout=0.0)
+@pytest.mark.parametrize("operations", ["+", "-", "+-"])
+def test_longest_document_is_reached(operations):
+  bed = Arithmetic(digits=(1, 1), heldout=0.0, operations=operations)
   longest = max(len(doc.tokens) for doc in bed.documents(0, 300))
-  assert longest == bed.max_length == 7  # 9+9=18 and the end
+  assert longest == bed.max_length == 7  # 9+9=18 or 0-9=-9, and the end
 
 
 def test_label_noise_has_its_share_and_leaves_prompts_alone():

@@ -144,7 +144,7 @@ def test_shards_together_are_the_whole(teacher, prompts, tmp_path):
 def test_a_run_learns_from_what_a_teacher_wrote(teacher, texts, home, tmp_path):
   """Sequence-level distillation by a file, beside prose at the same budget."""
   words = " ".join(texts[:10]).split()
-  starts = [" ".join(words[n : n + 4]) for n in range(0, 1800, 6)]
+  starts = [" ".join(words[n : n + 4]) for n in range(0, 1000, 5)]
   asked = tmp_path / "asked.jsonl"
   asked.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in starts))
   said = tmp_path / "said.jsonl"
@@ -154,12 +154,12 @@ def test_a_run_learns_from_what_a_teacher_wrote(teacher, texts, home, tmp_path):
 
   def written(split, **more):
     source = data.Source(f"jsonl:{said}", format="completion", split=split)
-    return data.TextData((source,), 32, "pad", batch_size=20, **more)
+    return data.TextData((source,), 32, "pad", batch_size=16, **more)
 
   prose = data.Source(f"text:{home}/train")
   arms = {
     "said": written("[:80%]"),
-    "prose": data.TextData((prose,), 32, batch_size=20),
+    "prose": data.TextData((prose,), 32, batch_size=16),
   }
   found = {}
   for name, learnt in arms.items():
