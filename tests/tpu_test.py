@@ -199,7 +199,13 @@ def test_a_teacher_may_wait_on_the_host():
 def test_data_spans_slices():
   devices = chips("v5e:4x4", num_slices=2)
   mesh = sharding.make_mesh(sharding.MeshShape(-1, 4, 4, slices=2), devices)
-  assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "context": 1, "tensor": 4}
+  assert dict(mesh.shape) == {
+    "data": 2,
+    "fsdp": 4,
+    "expert": 1,
+    "context": 1,
+    "tensor": 4,
+  }
   for number, part in enumerate(mesh.devices):
     assert {device.slice_index for device in part.flat} == {number}
   for slices, found in ((1, "are of 2 slices; take 2"), (4, "of 2 slices")):
