@@ -294,7 +294,8 @@ class Decoder(stack.Layers):
     x, inner, after = self.through(x, view, wanted, cache, branches)
     found |= inner
     hidden = self.norm(x)
-    found["pooled"] = _masked_mean(hidden, view.mask)
+    if "pooled" in want:
+      found["pooled"] = _masked_mean(hidden, view.mask)
     for name in features.ROUTERS.keys() & set(want):
       kind = features.ROUTERS[name]
       found[name] = features.routers(found, config.sparse_layers, kind)
