@@ -304,7 +304,7 @@ class Part:
 def heard(batch: types.Batch, parts: Mapping[str, Part]) -> types.Batch:
   """Shapes of a batch with what these teachers say of it in a train step."""
   said = {name: part.said(batch) for name, part in parts.items()}
-  return dataclasses.replace(batch, said=said)
+  return dataclasses.replace(batch, said={**batch.said, **said})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,7 +319,7 @@ class Step:
   training: bool
 
   def __call__(self, first, teacher_params, batch: types.Batch) -> Any:
-    said = {}
+    said = dict(batch.said)
     for name, part in self.parts.items():
       program, names = part.eval_program, ("student",)
       if self.training:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 COMMANDS = (
   "train",
+  "cache",
   "evaluate",
   "generate",
   "speculate",
@@ -27,6 +28,8 @@ Distil a big Flax model into a small one.
       --distributed or --coordinator HOST:PORT --process-id I --num-processes N
       where it runs in several processes; --STAGE.field is for one of several
       stages
+  cache CONFIG --to DIR [--format top_k:32 | sampled:50 | hidden:int8]
+      keep what the teacher says of a run's data, so that runs do without it
   evaluate REF ... [--teacher REF] [--data REF]
       KL to a teacher, perplexity, agreement, bits per byte of models
   generate REF --prompt TEXT | --prompts FILE [--to FILE] [--temperature T]

@@ -101,6 +101,13 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
   return 0
 
 
+def cache(argv: list[str]) -> int:
+  """`jdistill cache CONFIG --to DIR`"""
+  from jdistill import cache_command
+
+  return cache_command.cache(argv)
+
+
 def evaluate(argv: list[str]) -> int:
   """`jdistill evaluate REF ...`"""
   parser = argparse.ArgumentParser(

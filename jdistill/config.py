@@ -63,6 +63,12 @@ class Teacher:
   Each process gives the same number of its devices. The teacher reads the next
   batch while the student is at this one; `rules` say where on its `mesh` its
   weights lie, and those of the config where its head lies with the student.
+
+  With a `cache`, a directory that `jdistill cache` has written, the teacher has
+  said of the data what it says before the run, and its weights are not read.
+  `rest` says how the ids are understood that such a cache does not list, see
+  `jdistill.losses.coarse`; None is "bucket" for the most probable ids, and the
+  only choice there is for others.
   """
 
   ref: str | None = None
@@ -72,6 +78,8 @@ class Teacher:
   rules: dict[str, str | None] = dataclasses.field(default_factory=dict)
   place: Literal["device", "host"] = "device"
   mesh: sharding.MeshShape | None = None
+  cache: str | None = None
+  rest: types.Rest | None = None
 
   @property
   def stored(self) -> Weights:

@@ -108,6 +108,7 @@ def _public() -> dict[str, type]:
   from jdistill import (
     audit,
     beds,
+    cached,
     config,
     data,
     methods,
@@ -122,6 +123,7 @@ def _public() -> dict[str, type]:
   modules = (
     audit,
     beds,
+    cached,
     config,
     data,
     methods,

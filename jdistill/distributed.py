@@ -200,6 +200,15 @@ def all_of(ok: bool) -> bool:
   return bool(np.all(multihost_utils.process_allgather(np.int32(ok))))
 
 
+def of_all(number: int) -> list[int]:
+  """What each process gives, in their order; all have to ask."""
+  if jax.process_count() == 1:
+    return [number]
+  from jax.experimental import multihost_utils
+
+  return multihost_utils.process_allgather(np.int32(number)).tolist()
+
+
 def whole_rows(tree: types.PyTree, mesh: jax.sharding.Mesh) -> types.PyTree:
   """Arrays of rows that all processes share, on the host of each."""
   if jax.process_count() > 1:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jdistill import (
+  cached,
   checkpoint,
   data,
   distributed,
@@ -25,7 +26,8 @@ from jdistill import (
 class HeldOut:
   """Held-out data, read again from the start at every evaluation.
 
-  Of several processes each reads its `share`, of `sharding.row_share`.
+  Of several processes each reads its `share`, of `sharding.row_share`. `said`
+  are teachers that have spoken of the data before.
   """
 
   def __init__(
@@ -34,14 +36,17 @@ class HeldOut:
     tokenizer: Any,
     cache: pathlib.Path | None,
     share: Mapping[str, int],
+    said: Mapping[str, cached.Said] | None = None,
   ):
     self.spec = dataclasses.replace(spec, shuffle=False, epochs=1)
     self.tokenizer = tokenizer
+    self.said = dict(said or {})
     self.loader = data.load(
       self.spec,
       tokenizer,
       seed=0,
       cache_dir=cache,
+      beside=cached.beside(self.said),
       **share,
     )
     self.begin = self.loader.state()
@@ -59,7 +64,8 @@ class HeldOut:
     reward = built.config.reward
     found, tokens = [], {}
     for arrays in self.loader:
-      placed = sharding.place_rows(run.to_batch(arrays), built.mesh)
+      batch = run.to_batch(arrays, said=self.said)
+      placed = sharding.place_rows(batch, built.mesh)
       worth = {}
       if write is not None:
         placed = write(params, built.writers(teacher_params), placed)

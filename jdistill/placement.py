@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jdistill import cached, data, paths, pretrained, run, types
 from jdistill import config as config_lib
-from jdistill import data, paths, pretrained, run, types
 from jdistill.models import host
 
 if TYPE_CHECKING:
@@ -38,16 +38,23 @@ def layout(
   count = len(jax.devices()) if devices is None else devices
   if count < 1:
     raise types.UserError(f"devices is {count}; a mesh needs at least 1")
-  batch = batch_shapes(config.data, config.group_size)
+  batch = batch_shapes(config.data, config.group_size, models.said)
   return of_run(run.build(config, models, batch, devices=count))
 
 
-def batch_shapes(spec: data.Data, group_size: int = 1) -> types.Batch:
-  """Shapes of the global batch; only data without a seq_len are opened."""
+def batch_shapes(
+  spec: data.Data,
+  group_size: int = 1,
+  said: Mapping[str, cached.Said] | None = None,
+) -> types.Batch:
+  """Shapes of the global batch; only data without a seq_len are opened.
+
+  `said` are teachers that have spoken before.
+  """
   length = getattr(spec, "seq_len", None)
   if length is None:
-    loader = data.load(spec, None, seed=0)
-    local = run.to_batch(next(loader), group_size)
+    loader = data.load(spec, None, seed=0, beside=cached.beside(said or {}))
+    local = run.to_batch(next(loader), group_size, said)
     loader.close()
     return run.batch_shapes(spec, local, group_size)
   count = spec.batch_size * group_size
@@ -60,9 +67,20 @@ def batch_shapes(spec: data.Data, group_size: int = 1) -> types.Batch:
   }
   if group_size > 1:
     further["group"] = rows
-  return types.Batch(
-    {"student": types.Tokens(ids, ids, mask, ids, ids)}, further, rows
-  )
+  spoken = {
+    name: {
+      "student": one.format.signal(
+        {
+          k: jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+          for k, x in one.blank((length,)).items()
+        },
+        one.rest,
+      )
+    }
+    for name, one in (said or {}).items()
+  }
+  view = types.Tokens(ids, ids, mask, ids, ids)
+  return types.Batch({"student": view}, further, rows, spoken)
 
 
 def of_run(built: run.Run) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import optax
 from jdistill import (
   apart,
   bad_steps,
+  cached,
   data,
   methods,
   optim,
@@ -374,13 +375,21 @@ def _judge(
 
   def judge(student, params, batch):
     own = None if first is None else params[first]
+    said = {k: said for k, said in batch.said.items() if k in judges}
+    batch = dataclasses.replace(batch, said=said)
     return eval_step(student, own, batch, {k: params[k] for k in others})
 
   return judge
 
 
-def to_batch(arrays: Mapping[str, Any], repeat: int = 1) -> types.Batch:
+def to_batch(
+  arrays: Mapping[str, Any],
+  repeat: int = 1,
+  said: Mapping[str, cached.Said] | None = None,
+) -> types.Batch:
   """A batch with the one view "student" from what a data loader yields.
+
+  `said` are the teachers that the data have the words of.
 
   With `repeat`, each row so many times in a row, as a `group` of rows that
   have ids of their own.
@@ -392,10 +401,11 @@ def to_batch(arrays: Mapping[str, Any], repeat: int = 1) -> types.Batch:
     member = np.arange(len(arrays["group"]), dtype=np.int32) % repeat
     arrays["example_id"] = arrays["group"] * repeat + member
   ids = arrays.pop("example_id")
+  spoken = cached.taken(arrays, said or {})
   kind = types.Tokens if "tokens" in arrays else types.Examples
   names = [f.name for f in dataclasses.fields(kind)]
   view = kind(**{n: arrays.pop(n) for n in names})
-  return types.Batch({"student": view}, arrays, ids)
+  return types.Batch({"student": view}, arrays, ids, spoken)
 
 
 def batch_shapes(spec: data.Data, local: types.Batch, repeat: int = 1):

@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jdistill import audit, data, methods, rollout, sharding, types
+from jdistill import audit, cached, data, methods, rollout, sharding, types
 from jdistill import config as config_lib
 from jdistill.models import flash, host
 from jdistill.models.base import Architecture
@@ -83,6 +83,8 @@ def check(
   for name, teacher in config.teachers.items():
     if teacher.place == "host":
       _check_host(name, teacher, models, mesh)
+  for name in models.said:
+    _check_said(config, name, models)
   for name, one in config.audits.items():
     _check_audit(config, name, one)
   for name in ("steps", "max_bad_steps"):
@@ -173,6 +175,41 @@ def _check_host(
     raise types.UserError(
       f"teachers.{name}.place is 'host', but the devices reach no "
       f"{host.MEMORY} memory, only {', '.join(kinds)}; take 'device'"
+    )
+
+
+def _check_said(config: config_lib.Config, name: str, models: "Models") -> None:
+  """Refuses what needs more of a teacher than it has said before."""
+  teacher, field = config.teachers[name], f"teachers.{name}.cache"
+  for other in ("mesh", "place"):
+    if getattr(teacher, other) not in (None, "device"):
+      raise types.UserError(
+        f"{field}: the weights of a cached teacher lie nowhere, so leave out "
+        f"teachers.{name}.{other}"
+      )
+  method, who = config.method, type(config.method).__name__
+  needs = method.needs()
+  if needs.views != ("student",):
+    raise types.UserError(
+      f"{field}: method {who} has the teacher read "
+      f"{', '.join(needs.views)}, and the cache is of the data's text alone"
+    )
+  if method.wants().get(name) or models.student.hears == name:
+    raise types.UserError(
+      f"{field}: method {who} asks for features of the teacher, and the cache "
+      "has its distributions alone; leave the cache out"
+    )
+  if name not in needs.teachers or isinstance(
+    models.said[name].format, cached.Hidden
+  ):
+    return
+  rest = models.said[name].rest or models.said[name].format.usual
+  if rest not in needs.sparse or len(needs.teachers) > 1:
+    right = ", ".join(needs.sparse) or "none"
+    raise types.UserError(
+      f"{field}: it lists a few ids per position (rest {rest!r}), with which "
+      f"the loss of {who} is not what it is with all of them; it can be had "
+      f"with a --format hidden cache, or with rest {right}"
     )
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jdistill import (
+  cached,
   checkpoint,
   config_json,
   pretrained,
@@ -36,6 +37,8 @@ class Models:
   layers: tuple[int, ...] | None  # of `start` that it keeps
   living: Mapping[str, str] = dataclasses.field(default_factory=dict)
   """Teachers that are the student itself: "student" or "ema" by their name."""
+  said: Mapping[str, cached.Said] = dataclasses.field(default_factory=dict)
+  """Teachers that have spoken before, by their name."""
 
   def speakers(self) -> dict[str, Architecture]:
     """All teachers, the living ones too."""
@@ -72,6 +75,20 @@ class Initial(pretrained.Found):
       return jax.tree.map(lambda x, s: x.astype(s.dtype), params, like)
 
     return jax.jit(draw, out_shardings=places)(given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spoken(pretrained.Found):
+  """A teacher that has said of the data what it says: its head, if needed."""
+
+  cache: cached.Cache
+
+  def params(
+    self, *, dtype: str = "float32", shardings: Any = None
+  ) -> types.PyTree:
+    shape = pretrained.cast(self.architecture.shapes(), dtype)
+    places = None if shardings is None else shardings(self.architecture, shape)
+    return cached.load_head(self.cache.directory, shape, places)
 
 
 def initial(models: Models, key: jax.Array, start: types.PyTree | None):
@@ -152,7 +169,72 @@ def find_models(
   }
   if isinstance(config.student, config_lib.Lora):
     student = _with_adapters(student, config.student)
-  return dataclasses.replace(models, teachers=teachers, student=student)
+  said = {
+    name: _said(name, config)
+    for name, spec in config.teachers.items()
+    if spec.cache is not None
+  }
+  for name, one in said.items():
+    teachers[name] = _spoken(name, config.teachers[name], teachers[name], one)
+  return dataclasses.replace(
+    models, teachers=teachers, student=student, said=said
+  )
+
+
+def _said(name: str, config: config_lib.Config) -> cached.Said:
+  spec = config.teachers[name]
+  assert spec.cache is not None
+  if config.rollout is not None or config.eval_rollouts:
+    raise types.UserError(
+      f"teachers.{name}.cache: the run writes its own texts, of which nobody "
+      "has said anything before; leave the cache out, or the rollout"
+    )
+  cache = cached.Cache(spec.cache)
+  format = config_json.decode(
+    cache.manifest["signal"], where=f"{cache.directory}/{cached.MANIFEST}"
+  )
+  format.check_rest(spec.rest, f"teachers.{name}.rest")
+  return cached.Said(cache, format, spec.rest)
+
+
+def _spoken(
+  name: str,
+  spec: config_lib.Teacher,
+  found: pretrained.Found,
+  said: cached.Said,
+) -> Spoken:
+  """The teacher that a cache is of.
+
+  Raises: UserError if it is of another than the config's.
+  """
+  manifest = said.cache.manifest
+  own, kept = identity(spec, found), manifest["teacher"]
+  differ = [k for k in own if own[k] != kept.get(k)]
+  if differ:
+    key = differ[0]
+    raise types.UserError(
+      f"teachers.{name}.cache: {spec.cache} is of a teacher whose {key} is "
+      f"{kept.get(key)!r}, and the config's is {own[key]!r}; correct the "
+      "config, or cache this teacher"
+    )
+  shape = cached.left(manifest)
+  return Spoken(found.ref, found.location, shape, said.cache)
+
+
+def identity(
+  spec: config_lib.Teacher, found: pretrained.Found
+) -> dict[str, Any]:
+  """What tells a cached teacher from another, as JSON; no weights are read."""
+  told: dict[str, Any] = {
+    "ref": found.ref,
+    "dtype": spec.dtype,
+    "weights": spec.stored,
+  }
+  if found.location.kind == "run":
+    told["step"] = pretrained.run_step(found.location)
+  if found.location.kind == "drawn":
+    told["architecture"] = config_json.encode(found.architecture)
+  return told
 
 
 def _with_adapters(
@@ -225,7 +307,8 @@ def _cut(
   elif teachers:
     first, start = next(iter(teachers.items()))
     own = config.teachers[first]
-    if own.stored != "float32" or own.place == "host" or own.mesh is not None:
+    elsewhere = own.place == "host" or own.mesh is not None or own.cache
+    if own.stored != "float32" or elsewhere:
       # The teacher's own weights are rounded, or lie elsewhere: a model of its
       # own, read again.
       full = pretrained.with_storage(start.architecture, "float32")

@@ -370,10 +370,10 @@ def of_view(view: types.View, mesh: AnyMesh) -> types.View:
 
 
 def of_said(
-  said: Mapping[str, types.Outputs],
+  said: Mapping[str, Any],
   views: Mapping[str, types.View],
   mesh: AnyMesh,
-) -> dict[str, types.Outputs]:
+) -> dict[str, Any]:
   """A sharding for each array that a model said of views, or of its shapes."""
 
   def of(x, view):

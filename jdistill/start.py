@@ -15,6 +15,7 @@ import jax
 
 from jdistill import (
   apart,
+  cached,
   checkpoint,
   config_json,
   data,
@@ -82,14 +83,19 @@ def prepare(config: Config, beside: pretrained.Beside) -> Ready:
   tokenizer = find_tokenizer(config, models, beside)
   cache = refs.cache_directory() / "tokens"
   loader = data.load(
-    config.data, tokenizer, seed=config.seed, cache_dir=cache, **share
+    config.data,
+    tokenizer,
+    seed=config.seed,
+    cache_dir=cache,
+    beside=cached.beside(models.said),
+    **share,
   )
   evals = {
-    name: heldout.HeldOut(spec, tokenizer, cache, share)
+    name: heldout.HeldOut(spec, tokenizer, cache, share, models.said)
     for name, spec in config.evals.items()
   }
   position = loader.state()
-  local = run.to_batch(next(loader), config.group_size)
+  local = run.to_batch(next(loader), config.group_size, models.said)
   shapes = run.batch_shapes(config.data, local, config.group_size)
   loader.restore(position)
   table, ends = None, config.data.end_ids
@@ -247,6 +253,12 @@ def describe(
 ) -> None:
   """Tells people what is trained, from whom, on what."""
   for name, found in built.models.teachers.items():
+    if name in built.models.said:
+      cache = built.models.said[name].cache
+      size = cache.size / max(1, cache.tokens)
+      log(f"{name}: {found.ref}, cached in {cache.directory}: {len(cache)} "
+          f"rows, {size:.1f} bytes a token")  # fmt: skip
+      continue
     plain = pretrained.with_storage(found.architecture, "float32")
     size = num_params(plain.shapes()) / 1e6
     log(f"{name}: {found.ref}, {size:.1f} M parameters, licence "

@@ -33,14 +33,14 @@ class Speaker:
   model: types.Model
   batch: types.Batch
   want: tuple[str, ...] = ()
-  said: dict[str, types.Outputs] = dataclasses.field(default_factory=dict)
+  said: dict[str, Any] = dataclasses.field(default_factory=dict)
   hears: "Speaker | None" = None
   keys: jax.Array | None = None
 
-  def __call__(
-    self, view: str = "student", want: tuple[str, ...] = ()
-  ) -> types.Outputs:
+  def __call__(self, view: str = "student", want: tuple[str, ...] = ()) -> Any:
     """The model's outputs on a view, with every feature of `want`.
+
+    Of a teacher of whom a few ids are known it is a `types.Sparse`.
 
     Raises: ValueError if `want` names what `Method.wants` did not announce.
     """
@@ -244,6 +244,8 @@ def make_eval_step(
     `jsd_NAME` of the others, `agreement` and `accuracy` (top-1), `acceptance`
     of the student's guesses by the teacher and `block_efficiency` of `GUESSES`
     in a row (of text that the teacher wrote: `losses.block_efficiency`),
+    `coarse_kl` instead of the distances to a teacher of whom a few ids are
+    known (over these ids and one for all others: never more than `kl`),
     `bits` (per byte), each [] but `by_position/kl` [T] and `tokens/kl` [B, T].
   """
 
@@ -261,22 +263,38 @@ def make_eval_step(
       out["agreement"] = (best == p.argmax(-1)).astype(q.dtype)
       out["acceptance"] = losses.acceptance(logits["student"], p)
       out["teacher_ce"] = losses.cross_entropy(p, data["targets"])
+    elif "teacher" in data["sparse"]:
+      said = data["sparse"]["teacher"]
+      out["coarse_kl"] = _coarse_kl(q, said)
+      if said.rest != "drawn":
+        out["agreement"] = (best == said.ids[..., 0]).astype(q.dtype)
     for name in others or {}:
+      if name in data["sparse"]:
+        said = data["sparse"][name]
+        out[f"coarse_kl_{name}"] = _coarse_kl(q, said)
+        continue
       p = logits[f"other/{name}"]
       out |= {f"{k}_{name}": v for k, v in _distances(q, p).items()}
     return out
 
   def eval_step(params, teacher_params, batch, others_params=None):
     view = batch["student"]
-    outputs, told = {}, {}
+    outputs, told, sparse = {}, {}, {}
     said = dict(batch.said)
     for name, other in (others or {}).items():
       own = (others_params or {})[name]
-      outputs[f"other/{name}"] = _heard(other, own, view, said.pop(name, None))
+      found = _heard(other, own, view, said.pop(name, None))
+      if isinstance(found, types.Sparse):
+        sparse[name] = found
+      else:
+        outputs[f"other/{name}"] = found
     if teacher is not None:
       [first] = said.values() or [None]
       want = () if student.hears is None else HEARD
-      outputs["teacher"] = _heard(teacher, teacher_params, view, first, want)
+      found = _heard(teacher, teacher_params, view, first, want)
+      (sparse if isinstance(found, types.Sparse) else outputs)["teacher"] = (
+        found
+      )
     if student.hears is not None:
       told["heard"] = outputs.get("teacher")
     learner = student.for_evaluation().bind(params)
@@ -285,9 +303,8 @@ def make_eval_step(
     streams = {
       k: types.Dense(o.hidden, o.head.cut(vocab)) for k, o in outputs.items()
     }
-    found = losses.walk_tokens(
-      values, streams, {"targets": view.targets}, frozen=tuple(streams)
-    )
+    data = {"targets": view.targets, "sparse": sparse}
+    found = losses.walk_tokens(values, streams, data, frozen=tuple(streams))
     mask = view.mask
     found = {k: jnp.where(mask != 0, v * mask, 0) for k, v in found.items()}
     sums = {k: types.Mean(v.sum(), mask.sum()) for k, v in found.items()}
@@ -321,13 +338,20 @@ def _distances(student: jax.Array, teacher: jax.Array) -> dict[str, jax.Array]:
   }
 
 
+def _coarse_kl(student: jax.Array, said: types.Sparse) -> jax.Array:
+  """Forward KL where the ids that are not listed are one."""
+  if said.log_rest is not None:
+    said = dataclasses.replace(said, rest="bucket")
+  return losses.forward_kl(*losses.coarse(student, said))
+
+
 def _heard(
   teacher: Architecture,
   params: types.PyTree,
   view: types.View,
-  said: Mapping[str, types.Outputs] | None,
+  said: Mapping[str, Any] | None,
   want: tuple[str, ...] = (),
-) -> types.Outputs:
+) -> Any:
   """What a teacher says, or said where its head alone is here."""
   if said is not None:
     return said["student"].with_head(params)
@@ -355,7 +379,7 @@ def output_shapes(
   teachers: Mapping[str, Architecture],
   method: base.Method,
   batch: types.Batch,
-) -> dict[str, types.Outputs]:
+) -> dict[str, Any]:
   """Shapes of what each model says of a batch, for `Method.init`."""
 
   def say(params, teacher_params, batch):

@@ -157,7 +157,9 @@ class _Loop:
       while step < config.steps:
         with self.clock.waiting():
           batch = sharding.place_rows(
-            run.to_batch(next(self.loader), config.group_size),
+            run.to_batch(
+              next(self.loader), config.group_size, self.built.models.said
+            ),
             self.built.mesh,
           )
         step += 1

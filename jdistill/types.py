@@ -9,7 +9,7 @@ one chunk, `S`/`R` student and teacher positions when their tokenizers differ.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, dataclass_transform
+from typing import Any, Literal, TypeAlias, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -113,8 +113,9 @@ View: TypeAlias = Tokens | Examples
 class Batch:
   """Named views of the same rows, further named arrays, and the rows' ids.
 
-  `said` is what teachers on devices of their own said of them, by teacher and
-  view: `Outputs` without heads, which are the same for all batches.
+  `said` is what teachers on devices of their own, or before this run, said of
+  them, by teacher and view: `Outputs` without heads, which are the same for all
+  batches, or `Sparse`.
   """
 
   views: dict[str, View]
@@ -218,6 +219,33 @@ class Dense:
 
   hidden: Leaf  # [*B, D]
   head: Any  # Head, IdentityHead, or any pytree callable with their methods
+
+
+Rest: TypeAlias = Literal[
+  "bucket", "renormalise", "renormalise_both", "gold", "drawn"
+]
+"""What a `Sparse` says of the ids that it does not list."""
+
+
+@pytree(static=("rest",))
+class Sparse:
+  """What a teacher said of a few ids per position.
+
+  `log_probs` are natural logarithms; -inf marks a place without an id. `rest`
+  says how the other ids are understood, see `losses.coarse`: "drawn" for ids
+  that were drawn from the teacher, whose `log_probs` are those of their shares
+  among the draws.
+  """
+
+  ids: Leaf  # [*B, K] int32
+  log_probs: Leaf  # [*B, K]
+  log_rest: Leaf | None  # [*B] of all other ids together; None: not known
+  rest: Rest
+
+  def with_head(self, head: Any) -> "Sparse":
+    """Itself: there is nothing left for a head to do."""
+    del head
+    return self
 
 
 @pytree

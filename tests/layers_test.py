@@ -48,6 +48,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("checkpoint",), ("types", "paths", "distributed", "digests")),
   (("optim",), ("types", "paths", "schedules")),
   (("sampling",), ("types", "models", "sharding")),
+  (("cached",), (ABOVE,)),
   (("rollout", "step"), (ABOVE,)),
   (("beds",), (ABOVE,)),
   (("audit",), ("types",)),  # configs name audits, evaluations feed them
@@ -71,6 +72,8 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("start",), (ABOVE,)),
   (("stages",), (ABOVE,)),
   (("train",), (ABOVE,)),
+  (("cache_job",), (ABOVE,)),
+  (("cache_command",), (ABOVE,)),
   (("plan",), (ABOVE,)),
   (("report",), (ABOVE,)),
   (("commands",), (ABOVE,)),

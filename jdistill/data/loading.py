@@ -3,9 +3,13 @@
 """From a data config of any kind to its batches."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from jdistill.data import base, loader
+
+Beside = Callable[[base.Opened], base.Opened]
+"""Puts further arrays beside those of each row."""
 
 
 def load(
@@ -17,6 +21,7 @@ def load(
   process_count: int = 1,
   cache_dir: str | os.PathLike[str] | None = None,
   num_threads: int = 2,
+  beside: Beside | None = None,
 ) -> loader.Loader:
   """Opens the data of a config.
 
@@ -29,6 +34,7 @@ def load(
     cache_dir: where tokenised documents are kept for the next start; None
       holds them in memory.
     num_threads: threads that prepare batches ahead; 0 for none.
+    beside: what else each row has, such as what a teacher said of it.
 
   Returns: batches of the rows of `data.open`, [B, ...], B this process's share
     of `data.batch_size`.
@@ -36,8 +42,9 @@ def load(
   Raises:
     UserError: for a config, file or row that cannot be used.
   """
+  opened = data.open(tokenizer, cache_dir)
   return data.draw(
-    data.open(tokenizer, cache_dir),
+    opened if beside is None else beside(opened),
     seed=seed,
     process_index=process_index,
     process_count=process_count,

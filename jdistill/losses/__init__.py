@@ -6,6 +6,7 @@ from jdistill.losses.acceptance import acceptance as acceptance
 from jdistill.losses.acceptance import block_efficiency as block_efficiency
 from jdistill.losses.adaptive import adaptive_kl as adaptive_kl
 from jdistill.losses.alpha_beta import alpha_beta as alpha_beta
+from jdistill.losses.coarse import coarse as coarse
 from jdistill.losses.contrastive import info_nce as info_nce
 from jdistill.losses.divergences import forward_kl as forward_kl
 from jdistill.losses.divergences import jeffreys as jeffreys

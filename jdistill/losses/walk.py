@@ -92,9 +92,9 @@ def walk_tokens(
   """Values of a token-local function at every position, differentiable.
 
   Args:
-    fn: `fn(logits, data, params) -> values`, a pytree of [C] arrays.
+    fn: `fn(logits, data, params) -> values`, a pytree of [C, ...] arrays.
     streams, data, params, frozen, chunk_bytes: as in `walk`.
-  Returns: the same pytree of [*B] arrays.
+  Returns: the same pytree of [*B, ...] arrays.
   """
   live = {k: v for k, v in streams.items() if k not in frozen}
   return _walk_tokens(
@@ -219,7 +219,10 @@ def _apply(fn, rows: _Rows, params):
   out = fn(rows.logits, rows.data, params)
   if rows.real is None:
     return out
-  return jax.tree.map(lambda x: jnp.where(rows.real, x, 0), out)
+  real = rows.real
+  return jax.tree.map(
+    lambda x: jnp.where(real.reshape(-1, *(1,) * (x.ndim - 1)), x, 0), out
+  )
 
 
 def _call(fn, chunk: _Args):

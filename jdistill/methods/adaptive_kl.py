@@ -37,6 +37,9 @@ class AdaptiveKL(base.TokenMethod):
   tau: float = 1.0
   boundary: Literal["head", "tail"] = "tail"
 
+  def needs(self) -> base.Needs:
+    return base.Needs(sparse=base.at_temperature(base.COARSE, self.tau))
+
   def terms(
     self,
     logits: Mapping[str, jax.Array],

@@ -34,6 +34,9 @@ class AlphaBetaKD(base.TokenMethod):
   beta: float = 0.7
   tau: float = 1.0
 
+  def needs(self) -> base.Needs:
+    return base.Needs(sparse=base.at_temperature(base.COARSE, self.tau))
+
   def terms(
     self,
     logits: Mapping[str, jax.Array],

@@ -5,7 +5,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +34,16 @@ class Needs:
   - "source" [B] int32: which writer.
   - "reward" [B], "group" [B] int32: of each answer; those to one prompt share
     their group.
+
+  `sparse` says of which teachers with a few ids the loss is right, see
+  `losses.coarse`; none, where it asks for each id's own probability.
   """
 
   views: tuple[str, ...] = ("student",)
   teachers: tuple[str, ...] = ("teacher",)
   same_vocabulary: bool = True
   data: tuple[str, ...] = ()
+  sparse: tuple[types.Rest, ...] = ()
 
 
 @types.pytree
@@ -54,6 +58,25 @@ class Context:
   step: types.Leaf
   keys: types.Leaf
   norms: dict[str, types.Leaf]
+
+
+COARSE: tuple[types.Rest, ...] = ("bucket", "renormalise_both")
+"""For what is defined for any two distributions that are positive everywhere.
+"""
+
+FORWARD: tuple[types.Rest, ...] = (*COARSE, "renormalise", "gold")
+"""For what is finite where the teacher has no mass."""
+
+LINEAR: tuple[types.Rest, ...] = (*FORWARD, "drawn")
+"""For what is linear in the teacher's probabilities, but for its entropy."""
+
+
+def at_temperature(
+  rests: tuple[types.Rest, ...], tau: float
+) -> tuple[types.Rest, ...]:
+  """Those that are right at a temperature: merged ids do not say what their
+  mass would be at another one than 1."""
+  return rests if tau == 1 else ("renormalise_both",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +175,11 @@ class TokenMethod(Method):
 
   def streams(
     self, student: Speaker, teachers: Teachers, batch: types.Batch
-  ) -> dict[str, types.Outputs]:
-    """Outputs whose logits `terms` sees; all but "student" are frozen."""
+  ) -> dict[str, Any]:
+    """Outputs whose logits `terms` sees; all but "student" are frozen.
+
+    A `types.Sparse` of a teacher makes both sides' logits `losses.coarse`.
+    """
     del batch
     speakers = {name: teachers[name] for name in self.needs().teachers}
     outputs = {k: speaker(self.view()) for k, speaker in speakers.items()}
@@ -238,11 +264,16 @@ def walk_methods(
   """
   streams: dict[str, types.Dense] = {}
   seen: dict[str, dict[str, str]] = {}  # part -> its stream -> key in streams
+  sparse: dict[str, dict[str, Any]] = {}  # part -> its stream's `Sparse`
   for name, (method, _) in parts.items():
     outputs = method.streams(student, teachers, batch)
-    vocab = min(o.head.vocab_size for o in outputs.values())
+    said = {k: o for k, o in outputs.items() if isinstance(o, types.Sparse)}
+    if said:
+      sparse[name] = said
+    dense = {k: o for k, o in outputs.items() if k not in said}
+    vocab = min(o.head.vocab_size for o in dense.values())
     seen[name] = {}
-    for stream, output in outputs.items():
+    for stream, output in dense.items():
       key, head = stream, output.head
       if method.needs().same_vocabulary and head.vocab_size != vocab:
         key, head = f"{stream}[:{vocab}]", head.cut(vocab)
@@ -261,10 +292,15 @@ def walk_methods(
     "step": ctx.step,
   }
 
-  def fn(logits, data, inputs):
+  def fn(logits, arrays, inputs):
+    data, sparse = arrays
     total, metrics = jnp.zeros(()), {}
     for name, (method, _) in parts.items():
       own = {stream: logits[key] for stream, key in seen[name].items()}
+      for stream, said in sparse.get(name, {}).items():
+        own["student"], own[stream] = losses.coarse(
+          own["student"], said, data[name].get("targets")
+        )
       terms = method.terms(
         own, data[name], inputs["method"][name], inputs["step"]
       )
@@ -278,7 +314,7 @@ def walk_methods(
 
   live = {keys["student"] for keys in seen.values()}
   frozen = tuple(k for k in streams if k not in live)
-  total, sums = losses.walk(fn, streams, data, inputs, frozen=frozen)
+  total, sums = losses.walk(fn, streams, (data, sparse), inputs, frozen=frozen)
   return types.Loss(total, {k: types.Mean(*v) for k, v in sums.items()})
 
 

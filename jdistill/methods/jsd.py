@@ -35,6 +35,10 @@ class JSD(base.TokenMethod):
   tau: float = 1.0
   rescale: bool = False
 
+  def needs(self) -> base.Needs:
+    rests = base.FORWARD if self.beta < 1 else base.COARSE
+    return base.Needs(sparse=base.at_temperature(rests, self.tau))
+
   def terms(
     self,
     logits: Mapping[str, jax.Array],

@@ -34,6 +34,13 @@ class KD(base.TokenMethod):
   ] = "forward_kl"
   tau: float = 1.0
 
+  def needs(self) -> base.Needs:
+    rests = {
+      "forward_kl": base.LINEAR,
+      "total_variation": base.FORWARD,
+    }.get(self.divergence, base.COARSE)
+    return base.Needs(sparse=base.at_temperature(rests, self.tau))
+
   def terms(
     self,
     logits: Mapping[str, jax.Array],

@@ -37,6 +37,11 @@ class SkewKL(base.TokenMethod):
   skew: float = 0.1
   tau: float = 1.0
 
+  def needs(self) -> base.Needs:
+    finite = self.direction == "forward" or self.skew > 0
+    rests = base.FORWARD if finite else base.COARSE
+    return base.Needs(sparse=base.at_temperature(rests, self.tau))
+
   def terms(
     self,
     logits: Mapping[str, jax.Array],

@@ -3,7 +3,7 @@
 """A weighted sum of methods, itself a method."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,7 @@ class Sum(base.Method):
       teachers=_union(n.teachers for n in needs),
       same_vocabulary=any(n.same_vocabulary and n.teachers for n in needs),
       data=_union(n.data for n in needs),
+      sparse=_common([n.sparse for n in needs if n.teachers]),
     )
 
   def wants(self) -> Mapping[str, tuple[str, ...]]:
@@ -141,6 +142,11 @@ class Sum(base.Method):
 
 def _union(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
   return tuple(dict.fromkeys(name for group in groups for name in group))
+
+
+def _common(groups: Sequence[tuple[types.Rest, ...]]) -> tuple[types.Rest, ...]:
+  first, *others = groups or [()]
+  return tuple(x for x in first if all(x in group for group in others))
 
 
 def _within(norms: Mapping[str, jax.Array], part: str) -> dict[str, jax.Array]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-from jdistill import config as config_lib
 from jdistill import (
+  cached,
   hlo,
   placement,
   pretrained,
@@ -22,6 +22,7 @@ from jdistill import (
   step,
   types,
 )
+from jdistill import config as config_lib
 from jdistill.models.base import Architecture
 from jdistill.plan import chips, faults, flops, traffic
 from jdistill.plan.figures import DAY as DAY
@@ -149,7 +150,9 @@ def _trace_writing(built: run.Run) -> Any:
       state.extra[rollout.KEY],
       state.step,
       built.writers(built.teacher_shapes()),
-      placement.batch_shapes(built.config.data, built.config.group_size),
+      placement.batch_shapes(
+        built.config.data, built.config.group_size, built.models.said
+      ),
     )
 
 
@@ -229,7 +232,7 @@ def _build(
 ) -> tuple[run.Run, types.Batch]:
   config = self_contained(config)
   models = run.find_models(config, beside=beside)
-  batch = placement.batch_shapes(config.data, config.group_size)
+  batch = placement.batch_shapes(config.data, config.group_size, models.said)
   built = run.build(config, models, batch, devices=devices)
   return built, built.batch_shapes
 
@@ -259,7 +262,9 @@ def _placed_bytes(shapes: types.PyTree, places: types.PyTree) -> int:
 def self_contained(config: config_lib.Config) -> config_lib.Config:
   """The config with references left out where an architecture is given."""
   teachers = {
-    name: dataclasses.replace(t, ref=None) if t.architecture else t
+    name: dataclasses.replace(t, ref=None)
+    if t.architecture and t.cache is None
+    else t
     for name, t in config.teachers.items()
   }
   student = config.student
@@ -287,10 +292,14 @@ def count(built: run.Run, batch: types.Batch, program: float) -> Flops:
 
   wants = step.wants(built.models.student, built.method)
   student = forward(built.models.student, wants.get("student", ()))
-  teacher = sum(
-    forward(found.architecture, wants.get(name, ()))
-    for name, found in built.models.teachers.items()
-  )
+  teacher = 0.0
+  for name, found in built.models.teachers.items():
+    if name not in built.models.said:
+      teacher += forward(found.architecture, wants.get(name, ()))
+    elif isinstance(found.architecture, cached.HeadOnly):
+      hidden = batch.said[name]["student"].hidden
+      head = found.architecture.shapes()
+      teacher += flops.count(lambda h, x: h(x), head, hidden)
   return Flops(teacher, BACKWARD * student, program)
 
 

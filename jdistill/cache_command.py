@@ -1,0 +1,107 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""`jdistill cache`: keeps what a teacher says of the data of a run."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from typing import Any, get_args
+
+from jdistill import types
+
+FORMATS = "top_k:K, sampled:DRAWS, hidden:bfloat16 or hidden:int8"
+
+
+def parse_format(text: str):
+  """A `cached.Format` as the command line writes it: `top_k:32`.
+
+  Raises: UserError for what is none.
+  """
+  from jdistill import cached
+
+  name, _, value = text.partition(":")
+  cls = cached.FORMATS.get(name)
+  if cls is None:
+    raise types.UserError(f"--format is {text!r}; expected {FORMATS}")
+  if not value:
+    return cls()
+  [field] = dataclasses.fields(cls)
+  given: Any = int(value) if value.isdecimal() else value
+  choices = get_args(field.type)
+  if given not in choices if choices else not isinstance(given, int):
+    raise types.UserError(f"--format is {text!r}; expected {FORMATS}")
+  return cls(given)
+
+
+def cache(argv: list[str]) -> int:
+  """Runs the command; returns its exit code."""
+  parser = argparse.ArgumentParser(
+    prog="jdistill cache",
+    description="Keep what a teacher says of the data and evaluations of a "
+    "run. Training reads it with --teachers.NAME.cache DIR, without the "
+    "teacher's weights. The same command goes on after a kill, and adds the "
+    "rows of other data to a cache of the same teacher and format.",
+    epilog="Every field of the config is a flag, as for train: --mesh.fsdp 64.",
+  )
+  parser.add_argument("config", help="a Python file with get_config()")
+  parser.add_argument("--to", required=True, metavar="DIR", type=pathlib.Path)
+  parser.add_argument(
+    "--format",
+    default="top_k:32",
+    help=f"{FORMATS} (default: %(default)s): the most probable ids with the "
+    "mass of all others, ids drawn with replacement, or what the teacher's "
+    "head reads",
+  )
+  parser.add_argument(
+    "--teacher", metavar="NAME", help="in the config (default: the first)"
+  )
+  parser.add_argument(
+    "--stage", metavar="NAME", help="of a run of several (default: the last)"
+  )
+  group = parser.add_argument_group(
+    "several processes", "start the same command once for each"
+  )
+  group.add_argument("--distributed", action="store_true")
+  group.add_argument("--coordinator", metavar="HOST:PORT")
+  group.add_argument("--process-id", type=int, metavar="I")
+  group.add_argument("--num-processes", type=int, metavar="N")
+  args, rest = parser.parse_known_args(argv)
+  format = parse_format(args.format)
+  from jdistill import distributed
+
+  cluster = distributed.Cluster(
+    args.coordinator, args.process_id, args.num_processes, args.distributed
+  )
+  with distributed.joined(cluster):
+    return _cache(args, rest, format)
+
+
+def _cache(args: argparse.Namespace, rest: list[str], format) -> int:
+  from jdistill import cache_job, refs, signals, startup
+  from jdistill import config as config_lib
+
+  config = config_lib.load(args.config, rest)
+  if isinstance(config, config_lib.Stages):
+    names = list(config.stages)
+    name = args.stage or names[-1]
+    if name not in names:
+      raise types.UserError(
+        f"--stage is {name!r}, and the stages are {', '.join(names)}"
+      )
+    config = config.stages[name]
+  elif args.stage is not None:
+    raise types.UserError(
+      f"--stage is {args.stage!r}, but the config has no stages"
+    )
+  startup.prepare(refs.cache_directory() / "compiled")
+  teacher = args.teacher or next(iter(config.teachers), "")
+  try:
+    found = cache_job.cache(config, args.to, format, teacher=teacher)
+  except signals.Stopped as stopped:
+    return stopped.code
+  import jax
+
+  if jax.process_index() == 0:
+    print(json.dumps({"cache": str(args.to), **found}))
+  return 0
