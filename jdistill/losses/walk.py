@@ -219,10 +219,8 @@ def _apply(fn, rows: _Rows, params):
   out = fn(rows.logits, rows.data, params)
   if rows.real is None:
     return out
-  real = rows.real
-  return jax.tree.map(
-    lambda x: jnp.where(real.reshape(-1, *(1,) * (x.ndim - 1)), x, 0), out
-  )
+  real = lambda x: rows.real.reshape(-1, *(1,) * (x.ndim - 1))  # noqa: E731
+  return jax.tree.map(lambda x: jnp.where(real(x), x, 0), out)
 
 
 def _call(fn, chunk: _Args):
@@ -319,10 +317,9 @@ def _cotangents(live, params, d_hidden, d_heads, d_params, scale):
 def _split(args: _Args, chunk_bytes: int | None):
   """Cuts the tokens into chunks.
 
-  Returns:
-    the arrays that are scanned, [N, C, ...] each;
-    a function that puts heads and params back beside one chunk of them;
-    a function that joins scanned results [N, C, ...] into [*B, ...].
+  Returns: the arrays that are scanned, [N, C, ...] each; a function that puts
+    heads and params back beside one chunk of them; one that joins scanned
+    results [N, C, ...] into [*B, ...].
   """
   streams = {**args.live, **args.frozen}
   first = next(iter(streams.values()))
