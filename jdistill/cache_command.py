@@ -57,6 +57,11 @@ def cache(argv: list[str]) -> int:
     "--teacher", metavar="NAME", help="in the config (default: the first)"
   )
   parser.add_argument(
+    "--calibrate",
+    action="store_true",
+    help="say at which temperature these ids are best calibrated (for FIRST)",
+  )
+  parser.add_argument(
     "--stage", metavar="NAME", help="of a run of several (default: the last)"
   )
   group = parser.add_argument_group(
@@ -98,6 +103,8 @@ def _cache(args: argparse.Namespace, rest: list[str], format) -> int:
   teacher = args.teacher or next(iter(config.teachers), "")
   try:
     found = cache_job.cache(config, args.to, format, teacher=teacher)
+    if args.calibrate:
+      found |= cache_job.calibrate(config, args.to, teacher=teacher)
   except signals.Stopped as stopped:
     return stopped.code
   import jax

@@ -36,9 +36,13 @@ from jdistill import (
 from jdistill import config as config_lib
 from jdistill.cached import store
 from jdistill.data import mixture
+from jdistill.step import BINS
 
 PART_ROWS = 512
 """Rows of a part; so many are asked for again after a kill, at most."""
+
+TEMPERATURES = tuple(round(0.5 * 1.1**n, 3) for n in range(25))
+"""From 0.5 to 4.9, each a tenth more than the one before."""
 
 Log = Callable[[str], None]
 
@@ -106,6 +110,63 @@ def cache(
     "bytes_per_token": found.size / max(1, found.tokens),
   }
   return figures | found.figures()
+
+
+def calibrate(
+  config: config_lib.Config,
+  directory: pathlib.Path,
+  *,
+  teacher: str = "teacher",
+  temperatures: Sequence[float] = TEMPERATURES,
+  beside: pretrained.Beside = None,
+) -> dict[str, Any]:
+  """At which temperature a cached teacher is as sure as it is right.
+
+  Its listed ids alone count, renormalised, on the evaluations of a config, or
+  on its data where there are none.
+
+  Args:
+    config, directory, teacher, beside: as in `cache`, of a finished one.
+    temperatures: those that are tried.
+  Returns: `accuracy` of the likeliest id, `ece` by temperature (of 10 bins of
+    equal width), and the best `temperature`.
+  Raises: UserError for a cache whose ids are not the likeliest ones.
+  """
+  found = store.Cache(directory)
+  format = config_json.decode(found.manifest["signal"])
+  if not isinstance(format, cached.TopK):
+    raise types.UserError(
+      f"{directory}: --calibrate is for the likeliest ids, and this cache is "
+      f"{config_json.call(found.manifest['signal'])}; take --format top_k:5"
+    )
+  said = cached.Said(found, format)
+  job = _Job.prepare(config, directory, format, teacher, beside)
+  texts = [t for t in job.texts if t.name != "data"] or job.texts
+  logs, right = [], []
+  for one in texts:
+    for index in range(len(one.rows)):
+      row = one.rows[index]
+      counted = np.asarray(row["mask"]) != 0
+      kept = said.row(row)
+      logs.append(kept["log_probs"][counted])
+      targets = np.asarray(row["targets"])[counted]
+      right.append(kept["ids"][counted, 0] == targets)
+  log_probs, hits = np.concatenate(logs), np.concatenate(right)
+  ece = {t: _ece(log_probs / t, hits) for t in temperatures}
+  return {
+    "accuracy": float(hits.mean()),
+    "ece": ece,
+    "temperature": min(ece, key=ece.__getitem__),
+  }
+
+
+def _ece(logits: np.ndarray, hits: np.ndarray) -> float:
+  """Of the likeliest id, the first one, by logits [N, K]."""
+  shares = np.exp(logits - logits[:, :1])
+  confidence = 1 / shares.sum(-1)
+  place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+  gaps = np.bincount(place, hits - confidence, minlength=BINS)
+  return float(np.abs(gaps).sum() / len(hits))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,11 +83,19 @@ class HeldOut:
 
 
 def summary(sums: types.Metrics) -> dict[str, float]:
-  """The numbers that people compare: kl, ppl, agreement, bits_per_byte, ..."""
+  """The numbers that people compare: kl, ppl, agreement, bits_per_byte, ...
+
+  `ece` is the expected calibration error of the likeliest id (Guo et al., 2017,
+  arXiv:1706.04599), `trust` the accuracy less this (FIRST).
+  """
   scalars = {k: m for k, m in sums.items() if np.ndim(m.sum) == 0}
   row = metrics.means(scalars)
   row["tokens"] = float(sums["ce"].weight)
   row["ppl"] = float(np.exp(row["ce"]))
+  if "calibration" in sums:
+    bins = sums["calibration"]
+    row["ece"] = float(np.abs(bins.sum).sum() / np.sum(bins.weight))
+    row["trust"] = row["accuracy"] - row["ece"]
   if "teacher_ce" in row:
     row["teacher_ppl"] = float(np.exp(row["teacher_ce"]))
   if "bits" in row:

@@ -15,6 +15,9 @@ from jdistill import bad_steps, losses, optim, schedules, types
 from jdistill.methods import base
 from jdistill.models.base import Architecture
 
+BINS = 10
+"""Of confidence, for `calibration` of evaluations."""
+
 GUESSES = 4
 """Of a draft, in a row, for `block_efficiency` of evaluations."""
 
@@ -244,6 +247,8 @@ def make_eval_step(
     `jsd_NAME` of the others, `agreement` and `accuracy` (top-1), `acceptance`
     of the student's guesses by the teacher and `block_efficiency` of `GUESSES`
     in a row (of text that the teacher wrote: `losses.block_efficiency`),
+    `confidence` (of the likeliest id), `calibration` [BINS] (accuracy less
+    confidence where confidence is in each of as many equal parts of [0, 1]),
     `coarse_kl` instead of the distances to a teacher of whom a few ids are
     known (over these ids and one for all others: never more than `kl`),
     `bits` (per byte), each [] but `by_position/kl` [T] and `tokens/kl` [B, T].
@@ -256,6 +261,7 @@ def make_eval_step(
     out = {
       "ce": losses.cross_entropy(logits["student"], data["targets"]),
       "accuracy": (best == data["targets"]).astype(q.dtype),
+      "confidence": jnp.exp(jax.nn.log_softmax(q).max(-1)),
     }
     if "teacher" in logits:
       p = logits["teacher"]
@@ -308,6 +314,7 @@ def make_eval_step(
     mask = view.mask
     found = {k: jnp.where(mask != 0, v * mask, 0) for k, v in found.items()}
     sums = {k: types.Mean(v.sum(), mask.sum()) for k, v in found.items()}
+    sums["calibration"] = _calibration(found, mask)
     if token_bytes is not None:
       table = jnp.asarray(token_bytes)
       size = table.at[view.targets].get(mode="fill", fill_value=0)
@@ -327,6 +334,16 @@ def make_eval_step(
     return sums
 
   return eval_step
+
+
+def _calibration(found: Mapping[str, jax.Array], mask: jax.Array) -> types.Mean:
+  """Accuracy less confidence [BINS], by confidence (Guo et al., 2017)."""
+  place = jnp.minimum((found["confidence"] * BINS).astype(jnp.int32), BINS - 1)
+  # Where the mask is 0 both are 0.
+  bins = jax.nn.one_hot(place, BINS, dtype=mask.dtype) * mask[..., None]
+  gap = found["accuracy"] - found["confidence"]
+  axes = tuple(range(mask.ndim))
+  return types.Mean((bins * gap[..., None]).sum(axes), bins.sum(axes))
 
 
 def _distances(student: jax.Array, teacher: jax.Array) -> dict[str, jax.Array]:

@@ -3,11 +3,12 @@
 """What an experiment is: a config, arms of flags, and what judges them."""
 
 import dataclasses
+import json
 import pathlib
 import shlex
 from collections.abc import Sequence
 
-from jdistill import metrics
+from jdistill import cached, metrics
 from jdistill import workdir as workdir_lib
 
 RUNS = pathlib.Path("runs/methods")
@@ -48,7 +49,7 @@ class Experiment:
     verdict: what the figures say, in a sentence.
     rate: the flag of the learning rate.
     rates: those that are tried.
-    first: configs whose runs the config names, in their default directories.
+    first: commands of `jdistill` whose runs and caches the config names.
     seeds: of the published runs.
   """
 
@@ -117,11 +118,17 @@ def workdir(argv: Sequence[str]) -> pathlib.Path:
   """The run directory of a command."""
   if "--workdir" in argv:
     return pathlib.Path(argv[argv.index("--workdir") + 1])
+  if argv[0] == "cache":
+    return pathlib.Path(argv[argv.index("--to") + 1])
   return pathlib.Path("runs") / pathlib.Path(argv[1]).stem
 
 
 def finished(path: pathlib.Path) -> bool:
-  """Whether a run, and of several stages the last one, has come to its end."""
+  """Whether a run, and of several stages the last one, has come to its end, or
+  a cache is whole."""
+  manifest = path / cached.MANIFEST
+  if manifest.is_file():
+    return json.loads(manifest.read_text())["complete"]
   return (_last_stage(path) / "result.json").is_file()
 
 

@@ -9,6 +9,7 @@ docs/results/page.py`.
 
 import drafts
 import on_chains
+import on_signals
 import on_sums
 
 EXPERIMENTS = {
@@ -26,5 +27,7 @@ EXPERIMENTS = {
     on_sums.KDRL,
     drafts.DISTILLSPEC,
     drafts.ADASPEC,
+    on_signals.SPARSE,
+    on_signals.FIRST,
   )
 }

@@ -5,7 +5,7 @@
 from experiments import Arm, Experiment, parts, writers
 
 OWN = {"own/reverse_kl": "lower", "own/kl": "lower", "eval/kl": "lower"}
-READER = ("configs/markov_reader.py",)
+READER = ("train configs/markov_reader.py",)
 CHAIN = "200 updates of 32 answers of 20 tokens, from the same start"
 
 GKD = Experiment(

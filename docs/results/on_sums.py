@@ -5,7 +5,7 @@
 from experiments import Arm, Experiment, parts, writers
 
 ACCURACY = {"own/reward": "higher", "own/kl": "lower"}
-_TEACHER = ("configs/sums_teacher.py",)
+_TEACHER = ("train configs/sums_teacher.py",)
 SUMS = "800 updates of 64 sums"
 SEQKD = Experiment(
   name="seqkd",
@@ -80,7 +80,7 @@ SDFT = Experiment(
   control="SFT",
   metrics={"new/reward": "higher", "old/reward": "higher"},
   budget="400 updates of 128 differences, from the same start",
-  first=("configs/sums_base.py",),
+  first=("train configs/sums_base.py",),
   rates=(3e-4, 1e-3, 3e-3),
   verdict="",
 )
@@ -103,7 +103,7 @@ KDRL = Experiment(
   control="GRPO",
   metrics=ACCURACY,
   budget="300 updates of 16 prompts with 8 answers, from the same start",
-  first=("configs/sums_teacher.py", "configs/sums_beginner.py"),
+  first=(*_TEACHER, "train configs/sums_beginner.py"),
   rates=(1e-4, 3e-4, 1e-3),
   verdict="",
 )

@@ -170,7 +170,7 @@ def _section(experiment: Experiment, arms: Mapping[str, Any]) -> str:
     cells.append("" if arm["rate"] is None else f"{arm['rate']:g}")
     lines.append(_line(cells))
   lines += ["", "```sh"]
-  lines += [f"jdistill train {config}" for config in experiment.first]
+  lines += [f"jdistill {line}" for line in experiment.first]
   lines += [arm["command"] for arm in arms.values()]
   lines += ["```", ""]
   return "\n".join(lines)

@@ -28,8 +28,8 @@ PRELOADED = ["jdistill.train", "jdistill.report", "tensorboardX"]
 def commands(experiment: experiments.Experiment):
   """The argument lists of `jdistill` in order; those of an arm's seeds wait
   until the runs of its learning rates have finished."""
-  for config in experiment.first:
-    yield ["train", config]
+  for line in experiment.first:
+    yield shlex.split(line)
   for name, arm in experiment.arms.items():
     if arm.rate_of is None:
       for rate in experiment.rates:
@@ -69,7 +69,7 @@ def main() -> int:
     for argv in commands(EXPERIMENTS[name]):
       path = experiments.workdir(argv)
       if experiments.finished(path):
-        if experiments.command(path) != argv:
+        if argv[0] == "train" and experiments.command(path) != argv:
           print(f"{path} was run otherwise; remove it and start again")
           failed += 1
         continue

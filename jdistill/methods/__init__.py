@@ -17,6 +17,7 @@ from jdistill.methods.dkd import DKD as DKD
 from jdistill.methods.eagle import EAGLE as EAGLE
 from jdistill.methods.features import Features as Features
 from jdistill.methods.features import layer_map as layer_map
+from jdistill.methods.first import FIRST as FIRST
 from jdistill.methods.grpo import GRPO as GRPO
 from jdistill.methods.hinton import Hinton as Hinton
 from jdistill.methods.info_nce import InfoNCE as InfoNCE

@@ -397,3 +397,23 @@ def test_the_command_writes_and_is_told_of_faults(tmp_path, capsys):
   ):
     assert cli.main([*argv, *more]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_temperature_is_found_where_confidence_is_right(tmp_path):
+  """Of a chain that wrote the text it is 1."""
+  sharp = dataclasses.replace(CHAIN, vocab_size=4, concentration=1.0)
+  made = settings(
+    sharp,
+    data=dataclasses.replace(DATA, bed=sharp, num_documents=600),
+    student=config.Fresh(models.DecoderConfig(**LAYERS | {"vocab_size": 4})),
+    evals={},
+  )
+  write(tmp_path / "c", cached.TopK(4), made)
+  found = cache_job.calibrate(
+    made, tmp_path / "c", temperatures=(0.5, 1.0, 2.0)
+  )
+  assert found["temperature"] == 1.0
+  assert found["ece"][1.0] < 0.03 < min(found["ece"][0.5], found["ece"][2.0])
+  write(tmp_path / "d", cached.Sampled(4), made)
+  with pytest.raises(types.UserError, match="likeliest ids"):
+    cache_job.calibrate(made, tmp_path / "d")

@@ -59,7 +59,7 @@ def test_arms_differ_and_name_each_other(experiment):
   assert all(a != b for i, a in enumerate(loaded) for b in loaded[:i])
   assert len({experiments.slug(name) for name in arms}) == len(arms)
   assert set(experiment.metrics.values()) <= {"lower", "higher"}
-  assert all((ROOT / path).is_file() for path in experiment.first)
+  assert all((ROOT / line.split()[1]).is_file() for line in experiment.first)
 
 
 def test_methods_of_written_text_have_a_row():
