@@ -67,6 +67,7 @@ def cache(
   *,
   teacher: str = "teacher",
   part_rows: int = PART_ROWS,
+  max_rows: int | None = None,
   beside: pretrained.Beside = None,
   log: Log | None = None,
 ) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def cache(
     format: what is kept.
     teacher: which one, by its name in the config.
     part_rows: rows of a part.
+    max_rows: of each of the data; None takes all.
     beside: where other stages are that references may name.
     log: takes what people are told.
   Returns: `rows`, `tokens`, `bytes`, `bytes_per_token` and what else the format
@@ -91,14 +93,17 @@ def cache(
       f"{directory}: ArrayRecord files are written to a file system; take a "
       "directory that all processes see, and copy it afterwards"
     )
-  job = _Job.prepare(config, directory, format, teacher, beside)
+  job = Job.prepare(config, directory, format, teacher, beside)
   asked: list[int] = []
   with jax.set_mesh(job.mesh), signals.collected(asked):
     params = job.load()
     manifest = job.manifest(params)
     distributed.decide(lambda: _begin(directory, manifest))
     for texts in job.texts:
-      _say(job, texts, params, part_rows, asked, log)
+      count = len(texts.rows)
+      if max_rows is not None:
+        count = min(count, max_rows)
+      _say(job, texts, count, params, part_rows, asked, log)
     if not job.is_head_kept():
       job.keep_head(params)
   distributed.decide(lambda: _finish(directory, manifest, job.texts))
@@ -140,7 +145,7 @@ def calibrate(
       f"{config_json.call(found.manifest['signal'])}; take --format top_k:5"
     )
   said = cached.Said(found, format)
-  job = _Job.prepare(config, directory, format, teacher, beside)
+  job = Job.prepare(config, directory, format, teacher, beside)
   texts = [t for t in job.texts if t.name != "data"] or job.texts
   logs, right = [], []
   for one in texts:
@@ -170,7 +175,7 @@ def _ece(logits: np.ndarray, hits: np.ndarray) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Job:
+class Job:
   """A teacher, the mesh that it lies on, and what it shall read."""
 
   name: str
@@ -184,7 +189,7 @@ class _Job:
   share: Mapping[str, int]
 
   @classmethod
-  def prepare(cls, config, directory, format, name, beside) -> "_Job":
+  def prepare(cls, config, directory, format, name, beside) -> "Job":
     config = _without_caches(config)
     if name not in config.teachers:
       raise types.UserError(
@@ -374,26 +379,27 @@ def _finish(
 
 
 def _say(
-  job: _Job,
+  job: Job,
   texts: Texts,
+  rows: int,
   params: types.PyTree,
   part_rows: int,
   asked: list[int],
   log: Log,
 ) -> None:
   """Caches the rows of one data config that are not there yet."""
-  missing, number = distributed.decide(lambda: _missing(job, texts))
-  log(f"{texts.name}: {len(texts.rows)} rows, {len(missing)} to be cached")
+  missing, number = distributed.decide(lambda: _missing(job, texts, rows))
+  log(f"{texts.name}: {rows} rows, {len(missing)} to be cached")
   count = jax.process_count()
   numbers = range(number + jax.process_index(), 10**8, count)
   writes = job.writes()
   writer = store.Writer(job.directory, numbers, part_rows)
   step, pending = job.step(), collections.deque()
   try:
-    for at, (batch, rows) in enumerate(_batches(job, texts, missing)):
+    for at, (batch, own) in enumerate(_batches(job, texts, missing)):
       placed = sharding.place_rows(batch, job.mesh)
       said = step(params, placed["student"], placed.data["seed"])
-      pending.append((said, rows))
+      pending.append((said, own))
       if len(pending) > 1 and writes:
         _keep(job, writer, *pending.popleft())
       if _told_to_stop(asked, at):
@@ -415,12 +421,13 @@ def _told_to_stop(asked: list[int], at: int) -> bool:
   return multihost_utils.reached_preemption_sync_point(at)
 
 
-def _missing(job: _Job, texts: Texts) -> tuple[list[int], int]:
-  """Rows that are not cached, each content once, and the next part's number."""
+def _missing(job: Job, texts: Texts, rows: int) -> tuple[list[int], int]:
+  """Those of the first rows that are not cached, each content once, and the
+  next part's number."""
   parts = store.parts(job.directory)
   known = {key for part in parts for key in part.keys}
   found = []
-  for index in range(len(texts.rows)):
+  for index in range(rows):
     key = store.row_key(texts.rows[index])
     if key not in known:
       known.add(key)
@@ -430,7 +437,7 @@ def _missing(job: _Job, texts: Texts) -> tuple[list[int], int]:
 
 
 def _batches(
-  job: _Job, texts: Texts, missing: Sequence[int]
+  job: Job, texts: Texts, missing: Sequence[int]
 ) -> Iterator[tuple[types.Batch, list[Mapping[str, Any]]]]:
   """Batches of this process's rows, and those rows that are real."""
   import tqdm
@@ -465,7 +472,7 @@ def _blank(texts: Texts, count: int) -> dict[str, np.ndarray]:
 
 
 def _keep(
-  job: _Job,
+  job: Job,
   writer: store.Writer,
   said: Mapping[str, jax.Array],
   rows: Sequence[Mapping[str, Any]],

@@ -122,6 +122,21 @@ def test_data():
   assert 0.9 * 20000 < line["arms"]["records"]["packed_tokens"] < 20000 + 10000
 
 
+def test_cache():
+  line = bench(
+    "cache",
+    f"--config {HERE.parents[1] / 'configs' / 'markov.py'} --rows 2 --rounds 1 "
+    "--formats top_k:3 sampled:9 hidden:bfloat16 hidden:int8",
+  )
+  arms = line["arms"]
+  for arm in arms.values():
+    has(arm, "read_tokens_per_s", "read_over_step")
+    assert arm["bytes_per_token"] > 1
+  assert arms["sampled:9"]["bias"] == 0 < arms["sampled:9"]["noise"]
+  assert 0 < arms["top_k:3"]["bias"] < 2
+  assert arms["hidden:bfloat16"]["kl"] < 1e-3
+
+
 def test_checkpoint():
   line = bench("checkpoint", f"{MODELS} --steps 3 --every 10 --saves 1")
   has(line, "step_s", "stall_s", "stall_in_steps", "write_s", "restore_s")
