@@ -29,7 +29,7 @@ def get_config() -> config.Config:
     eval_rollouts={"own": rollout.Student(LESSON.greedy)},
     reward=rollout.ExactMatch(),
     optimizer=optim.AdamW(lr=schedules.WarmupDecay(peak=3e-3, warmup=20)),
-    steps=1000,
-    eval_every=500,
-    save_every=1000,
+    steps=500,
+    eval_every=250,
+    save_every=500,
   )

@@ -190,14 +190,14 @@ REVISION = Experiment(
   config="configs/revision_markov.py",
   arms={
     "forward KL": Arm(f"{parts('kl', _KINDS)} {writers('student', *_REVISED)}"),
-    "+ SCRG": Arm(parts("kl", _KINDS), rate_of="all three"),
+    "+ SCRG": Arm(parts("kl", _KINDS), rate_of="forward KL"),
     "+ DAC": Arm(
       f"{parts('dac', _KINDS)} {writers('student', *_REVISED)}",
       rate_of="all three",
     ),
     "+ span": Arm(
       f"{parts('kl span', _KINDS)} {writers('student', *_REVISED)}",
-      rate_of="all three",
+      rate_of="forward KL",
     ),
     "all three": Arm(),
   },
