@@ -37,10 +37,10 @@ GKD = Experiment(
   budget=CHAIN,
   rates=(1e-3, 3e-3, 1e-2, 3e-2),
   first=READER,
-  verdict="Not told apart by reverse KL: half of the text its own gives 0.784 "
-  "against 0.795; forward KL there falls from 0.372 to 0.352. The divergence "
-  "matters more: JSD(0.9), which is near to reverse KL, gains 0.07 on the "
-  "dataset's text, and 0.02 more with half of the text its own.",
+  verdict="Not told apart by reverse KL: half of the text its own gives "
+  "0.784 against 0.795; forward KL there falls from 0.372 to 0.352. The "
+  "divergence matters more: JSD(0.9), which is near to reverse KL, gains "
+  "0.07 on the dataset's text, and 0.02 more with half of the text its own.",
 )
 
 _SAMPLED = "sampled reverse_kl forward_kl"
@@ -74,10 +74,10 @@ ON_POLICY = Experiment(
   rates=(1e-3, 3e-3, 1e-2, 3e-2),
   first=READER,
   verdict="Holds, but most of it is the divergence: reverse KL on the "
-  "student's own text is 30 % nearer to the teacher there than supervised KD, "
-  "of which reverse KL on the dataset's text reaches three quarters. One "
-  "number for each token gains about half as much as the whole vocabulary. On "
-  "the dataset's text supervised KD stays ahead.",
+  "student's own text is 30 % nearer to the teacher there than supervised "
+  "KD, of which reverse KL on the dataset's text reaches three quarters. One "
+  "number for each token gains about half as much as the whole vocabulary. "
+  "On the dataset's text supervised KD stays ahead.",
 )
 
 _DISTILLM = "adaptive student dataset"
@@ -108,7 +108,10 @@ DISTILLM = Experiment(
   metrics=OWN,
   budget=CHAIN,
   first=READER,
-  verdict="",
+  verdict="The first half holds: skewed reverse KL gains 0.18 on the "
+  "dataset's text already, the student's own text 0.02 more. Replayed "
+  "answers do as well as fresh ones, but save no time here, where writing "
+  "costs next to nothing.",
 )
 
 _SWAPPED = (
@@ -140,7 +143,10 @@ DISTILLM2 = Experiment(
   metrics=OWN,
   budget=CHAIN + ", twice as many answers where two texts are learnt",
   first=READER,
-  verdict="",
+  verdict="Roles swapped are not told apart (0.731 against 0.713). Two "
+  "texts are better than the teacher's alone (0.854); the student's alone is "
+  "as near on its own text and further off on the data's (0.536 against "
+  "0.365).",
 )
 
 _MINILLM = "minillm reverse_kl forward_kl"
@@ -173,7 +179,11 @@ MINILLM = Experiment(
   budget=CHAIN,
   rates=(1e-3, 3e-3, 1e-2),
   first=READER,
-  verdict="",
+  verdict="Holds on the student's own text: reverse KL falls from 0.925 to "
+  "0.543, without the teacher's help in writing even to 0.448, and the "
+  "data's text pays for it (0.318 becomes 0.60 to 0.73). The single-step "
+  "part is worth having: without it 0.606, and far off on the data's text; "
+  "alone it reaches 0.650 in half the time.",
 )
 
 _KINDS = "kl dac span"
