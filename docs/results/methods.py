@@ -24,6 +24,7 @@ EXPERIMENTS = {
     on_sums.SEQKD,
     on_sums.IMITKD,
     on_sums.SDFT,
+    on_sums.SDPO,
     on_sums.KDRL,
     drafts.DISTILLSPEC,
     drafts.ADASPEC,

@@ -113,3 +113,27 @@ KDRL = Experiment(
   rates=(1e-4, 3e-4, 1e-3),
   verdict="",
 )
+
+_SDPO = "rl self"
+_EARLY = "--student.ref runs/sums_early@last"
+SDPO = Experiment(
+  name="sdpo",
+  title="SDPO",
+  paper="Hübotter et al., 2026, arXiv:2601.20802",
+  methods=("SelfDistillation", "GRPO"),
+  claim=(
+    "A student told which of its answers was right teaches itself more than "
+    "the reward alone does."
+  ),
+  config="configs/sdpo_sums.py",
+  arms={
+    "GRPO": Arm(f"{parts('rl', _SDPO)} {_EARLY}"),
+    "SDPO": Arm(_EARLY),
+  },
+  control="GRPO",
+  metrics={"own/reward": "higher", "shown/reward": "higher"},
+  budget="300 updates of 32 prompts with 8 answers, from the same start",
+  first=("train configs/sums_base.py --steps 600 --workdir runs/sums_early",),
+  rates=(1e-4, 3e-4, 1e-3),
+  verdict="",
+)
