@@ -34,9 +34,9 @@ def parse_format(text: str):
   return cls(given)
 
 
-def cache(argv: list[str]) -> int:
-  """Runs the command; returns its exit code."""
-  parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+  """The flags of the command, but for those of a config."""
+  made = argparse.ArgumentParser(
     prog="jdistill cache",
     description="Keep what a teacher says of the data and evaluations of a "
     "run. Training reads it with --teachers.NAME.cache DIR, without the "
@@ -44,45 +44,32 @@ def cache(argv: list[str]) -> int:
     "rows of other data to a cache of the same teacher and format.",
     epilog="Every field of the config is a flag, as for train: --mesh.fsdp 64.",
   )
-  parser.add_argument("config", help="a Python file with get_config()")
-  parser.add_argument("--to", required=True, metavar="DIR", type=pathlib.Path)
-  parser.add_argument(
+  made.add_argument("config", help="a Python file with get_config()")
+  made.add_argument("--to", required=True, metavar="DIR", type=pathlib.Path)
+  made.add_argument(
     "--format",
     default="top_k:32",
     help=f"{FORMATS} (default: %(default)s): the most probable ids with the "
     "mass of all others, ids drawn with replacement, or what the teacher's "
     "head reads",
   )
-  parser.add_argument(
+  made.add_argument(
     "--teacher", metavar="NAME", help="in the config (default: the first)"
   )
-  parser.add_argument(
+  made.add_argument(
     "--calibrate",
     action="store_true",
     help="say at which temperature these ids are best calibrated (for FIRST)",
   )
-  parser.add_argument(
+  made.add_argument(
     "--stage", metavar="NAME", help="of a run of several (default: the last)"
   )
-  group = parser.add_argument_group(
-    "several processes", "start the same command once for each"
-  )
-  group.add_argument("--distributed", action="store_true")
-  group.add_argument("--coordinator", metavar="HOST:PORT")
-  group.add_argument("--process-id", type=int, metavar="I")
-  group.add_argument("--num-processes", type=int, metavar="N")
-  args, rest = parser.parse_known_args(argv)
+  return made
+
+
+def cache(args: argparse.Namespace, rest: list[str]) -> int:
+  """Runs the command; `rest` are flags of the config. Returns its exit code."""
   format = parse_format(args.format)
-  from jdistill import distributed
-
-  cluster = distributed.Cluster(
-    args.coordinator, args.process_id, args.num_processes, args.distributed
-  )
-  with distributed.joined(cluster):
-    return _cache(args, rest, format)
-
-
-def _cache(args: argparse.Namespace, rest: list[str], format) -> int:
   from jdistill import cache_job, refs, signals, startup
   from jdistill import config as config_lib
 

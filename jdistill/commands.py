@@ -6,6 +6,10 @@ import argparse
 import json
 import os
 import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from jdistill import distributed
 
 
 def train(argv: list[str]) -> int:
@@ -33,6 +37,18 @@ def train(argv: list[str]) -> int:
   parser.add_argument(
     "--fields", action="store_true", help="list the config's flags"
   )
+  add_cluster(parser)
+  args, rest = parser.parse_known_args(argv)
+  if args.fields:
+    rest = ["--help"]
+  from jdistill import distributed
+
+  with distributed.joined(cluster(args)):
+    return _train(args, rest)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+  """The flags that say which processes belong together."""
   group = parser.add_argument_group(
     "several processes", "start the same command once for each"
   )
@@ -44,16 +60,15 @@ def train(argv: list[str]) -> int:
   _add(group, "--coordinator", metavar="HOST:PORT", help="of process 0")
   _add(group, "--process-id", type=int, metavar="I", help="this one, from 0")
   _add(group, "--num-processes", type=int, metavar="N")
-  args, rest = parser.parse_known_args(argv)
-  if args.fields:
-    rest = ["--help"]
+
+
+def cluster(args: argparse.Namespace) -> "distributed.Cluster":
+  """What those flags say."""
   from jdistill import distributed
 
-  cluster = distributed.Cluster(
+  return distributed.Cluster(
     args.coordinator, args.process_id, args.num_processes, args.distributed
   )
-  with distributed.joined(cluster):
-    return _train(args, rest)
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
@@ -103,9 +118,13 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
 
 def cache(argv: list[str]) -> int:
   """`jdistill cache CONFIG --to DIR`"""
-  from jdistill import cache_command
+  from jdistill import cache_command, distributed
 
-  return cache_command.cache(argv)
+  parser = cache_command.parser()
+  add_cluster(parser)
+  args, rest = parser.parse_known_args(argv)
+  with distributed.joined(cluster(args)):
+    return cache_command.cache(args, rest)
 
 
 def evaluate(argv: list[str]) -> int:
