@@ -58,8 +58,13 @@ def batch_shapes(
     loader.close()
     return run.batch_shapes(spec, local, group_size)
   count = spec.batch_size * group_size
-  ids = jax.ShapeDtypeStruct((count, length), np.int32)
-  mask = jax.ShapeDtypeStruct(ids.shape, np.float32)
+
+  def view(size: int) -> types.Tokens:
+    ids = jax.ShapeDtypeStruct((count, size), np.int32)
+    mask = jax.ShapeDtypeStruct(ids.shape, np.float32)
+    return types.Tokens(ids, ids, mask, ids, ids)
+
+  sizes = {"student": length, **spec.views()}
   rows = jax.ShapeDtypeStruct((count,), np.int32)
   further = {
     name: jax.ShapeDtypeStruct((count, *shape), np.int32)
@@ -79,8 +84,8 @@ def batch_shapes(
     }
     for name, one in (said or {}).items()
   }
-  view = types.Tokens(ids, ids, mask, ids, ids)
-  return types.Batch({"student": view}, further, rows, spoken)
+  views: dict[str, types.View] = {k: view(size) for k, size in sizes.items()}
+  return types.Batch(views, further, rows, spoken)
 
 
 def of_run(built: run.Run) -> dict[str, Any]:

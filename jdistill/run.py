@@ -172,6 +172,7 @@ def build(
   token_bytes: np.ndarray | None = None,
   ends: tuple[int, ...] = (),
   encode: rollout.Encode | None = None,
+  tables: step.Tables | None = None,
   devices: Any = None,
 ) -> Run:
   """Puts a run together; nothing is loaded and nothing compiled.
@@ -183,6 +184,7 @@ def build(
     token_bytes: [V] bytes of each token, for bits per byte.
     ends: tokens that end an answer, where a rollout writes.
     encode: for texts of a rollout; None where nothing will run.
+    tables: what the method needs to know of ids; None where nothing will run.
     devices: of the mesh; default: all. A number stands for devices that are
       not there: such a run says where its arrays would lie, and cannot start.
   Raises: UserError for whatever in the config does not fit together.
@@ -227,17 +229,7 @@ def build(
     for name, own in own_meshes.items()
   }
   heads = {name: part.head_shardings for name, part in parts.items()}
-  train_step = step.make_train_step(
-    models.student,
-    models.speakers(),
-    method,
-    optimizer,
-    microbatches=config.microbatches,
-    mask=mask,
-    ema=config.ema,
-    living=models.living,
-    seed=config.seed,
-  )
+  train_step = _train_step(config, models, optimizer, mask, tables)
   student_places = state_places.params["student"]
   train_step = jax.jit(
     train_step,
@@ -283,6 +275,28 @@ def build(
   )
   _check_writing(built, rows.given)
   return built
+
+
+def _train_step(
+  config: config_lib.Config,
+  models: Models,
+  optimizer: optax.GradientTransformation,
+  mask: types.PyTree,
+  tables: step.Tables | None,
+) -> step.Step:
+  """The train step, not jitted yet."""
+  return step.make_train_step(
+    models.student,
+    models.speakers(),
+    config.method,
+    optimizer,
+    microbatches=config.microbatches,
+    mask=mask,
+    ema=config.ema,
+    living=models.living,
+    seed=config.seed,
+    tables=tables or _blank_tables(config.method, models),
+  )
 
 
 def _check_writing(built: Run, prompts: types.Batch) -> None:
@@ -331,8 +345,24 @@ def _part(
   )
 
 
+def _blank_tables(method: methods.Method, models: Models) -> step.Tables:
+  """Tables of the right shapes, to trace a step with."""
+  speakers = {"student": models.student, **models.speakers()}
+  return {
+    name: {
+      table: np.zeros(
+        shape.vocab_size, bool if table == "boundary" else "int32"
+      )
+      for table in method.needs().tables
+    }
+    for name, shape in speakers.items()
+  }
+
+
 def _judges(config: config_lib.Config, models: Models) -> tuple[str, ...]:
-  """The teachers that are judged by; where ids differ the first alone."""
+  """The teachers that are judged by; where ids differ the first at most."""
+  if config.data.views():  # they read other tokens than the student
+    return ()
   names = tuple(models.teachers)
   return names if config.method.needs().same_vocabulary else names[:1]
 
@@ -387,7 +417,9 @@ def to_batch(
   repeat: int = 1,
   said: Mapping[str, cached.Said] | None = None,
 ) -> types.Batch:
-  """A batch with the one view "student" from what a data loader yields.
+  """A batch from what a data loader yields.
+
+  Its view "student", and those whose fields are under "NAME/".
 
   `said` are the teachers that the data have the words of.
 
@@ -404,8 +436,11 @@ def to_batch(
   spoken = cached.taken(arrays, said or {})
   kind = types.Tokens if "tokens" in arrays else types.Examples
   names = [f.name for f in dataclasses.fields(kind)]
-  view = kind(**{n: arrays.pop(n) for n in names})
-  return types.Batch({"student": view}, arrays, ids, spoken)
+  further = [k.removesuffix("/tokens") for k in arrays if k.endswith("/tokens")]
+  views = {"student": kind(**{n: arrays.pop(n) for n in names})}
+  for view in further:
+    views[view] = kind(**{n: arrays.pop(f"{view}/{n}") for n in names})
+  return types.Batch(views, arrays, ids, spoken)
 
 
 def batch_shapes(spec: data.Data, local: types.Batch, repeat: int = 1):

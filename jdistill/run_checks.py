@@ -137,7 +137,8 @@ def check_batch(method: methods.Method, batch: types.Batch) -> None:
       raise types.UserError(
         f"method {who} needs {kind} named {missing[0]!r}, and these data have "
         f"{', '.join(sorted(there)) or 'none'}; take data that give it, such "
-        "as text that a model writes during the run, or another method"
+        "as text that a model writes during the run or, for a teacher with "
+        "another tokenizer, data.Aligned; or another method"
       )
 
 
@@ -240,6 +241,12 @@ def _check_context(
   name: str, spec: data.Data, context: int, field: str
 ) -> None:
   length = getattr(spec, "seq_len", None)
+  for view, size in spec.views().items():
+    if size % context:
+      raise types.UserError(
+        f"{name}: the view {view!r} has {size} places, which do not divide "
+        f"over {field}.context {context}; take a multiple of {context}"
+      )
   if length is None:
     raise types.UserError(
       f"{name}: a {type(spec).__name__} has rows without positions, so a mesh "
@@ -258,9 +265,9 @@ def _check_context(
 
 
 def _check_flash(name: str, spec: data.Data, context: int) -> None:
-  length = getattr(spec, "seq_len", flash.LANES)
-  reason = flash.refusal(length, probs=False, parts=context)
-  if reason:
+  lengths = [getattr(spec, "seq_len", flash.LANES), *spec.views().values()]
+  reasons = [flash.refusal(n, probs=False, parts=context) for n in lengths]
+  if reason := next(filter(None, reasons), None):
     raise types.UserError(
       f"attention is 'flash', but {name}: {reason}; take another seq_len, or"
       " attention 'auto'"

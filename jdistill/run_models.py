@@ -14,6 +14,7 @@ from jdistill import (
   cached,
   checkpoint,
   config_json,
+  data,
   pretrained,
   refs,
   sharding,
@@ -343,6 +344,9 @@ def first_teacher(
   """
   file = path / "config.json"
   tree = checkpoint.read_json(file)
+  kind = (tree.get("data") or {}).get(config_json.TYPE)
+  if kind == config_json.public_name(data.Aligned):
+    return None  # it reads other tokens than the student
   for name, said in tree.get("teachers", {}).items():
     where = f"{file}: teachers.{name}"
     teacher = config_json.decode(said, where=where)

@@ -27,6 +27,7 @@ from jdistill import (
   run,
   run_rollout,
   sharding,
+  step,
   tokenizers,
   types,
 )
@@ -110,6 +111,7 @@ def prepare(config: Config, beside: pretrained.Beside) -> Ready:
     token_bytes=table,
     ends=ends,
     encode=run_rollout.encoder(tokenizer),
+    tables=_tables(config, models, tokenizer, cache),
   )
   return Ready(built, loader, evals, tokenizer)
 
@@ -219,6 +221,44 @@ def find_tokenizer(
   return found
 
 
+def _tables(
+  config: Config, models: run.Models, tokenizer: Any, cache: pathlib.Path
+) -> step.Tables:
+  """What the method needs to know of the ids of student and teachers.
+
+  Raises: UserError if the data's second tokenizer is not the teachers'.
+  """
+  if not isinstance(config.data, data.Aligned):
+    return {}
+  theirs, needs = config.data.teachers_tokenizer(), config.method.needs()
+  sizes = {"student": models.student.vocab_size}
+  for name, teacher in models.teachers.items():
+    sizes[name] = teacher.architecture.vocab_size
+    tokenizers.check_head(theirs, sizes[name])
+    own = teacher.location
+    if own.has_tokenizer and own.ref != config.data.tokenizer:
+      difference = tokenizers.vocabulary_difference(
+        theirs, tokenizers.load(own)
+      )
+      if difference:
+        raise types.UserError(
+          f"data.tokenizer is {config.data.tokenizer}, but teachers.{name} has "
+          f"another vocabulary: {difference}; name the teacher"
+        )
+  found: dict[str, dict[str, Any]] = {name: {} for name in sizes}
+  size = sizes["student"]
+  if "boundary" in needs.tables:
+    for name, count in sizes.items():
+      one = tokenizer if name == "student" else theirs
+      found[name]["boundary"] = tokenizers.boundary(one, count)
+  if "same" in needs.tables:
+    found["student"]["same"] = tokenizers.same(tokenizer, theirs, size)
+  if "nearest" in needs.tables:
+    near = tokenizers.nearest(tokenizer, theirs, size, cache)
+    found["student"]["nearest"] = near
+  return found
+
+
 def tokenizer_location(
   config: Config, models: run.Models, beside: pretrained.Beside
 ) -> refs.Located | None:
@@ -229,7 +269,9 @@ def tokenizer_location(
       return student.location if student.location.has_tokenizer else None
     directory = beside if isinstance(beside, pathlib.Path) else None
     return tokenizers.locate(config.tokenizer, beside=directory)
-  sources = [*models.teachers.values(), models.start]
+  # Of a pair of tokenizers it is the student's.
+  teachers = [] if config.data.views() else models.teachers.values()
+  sources = [*teachers, models.start]
   brings = [s for s in sources if s is not None and s.location.has_tokenizer]
   return brings[0].location if brings else None
 

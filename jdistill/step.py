@@ -30,7 +30,7 @@ class Speaker:
   """A model on one batch; the same view is computed once per trace.
 
   One that `hears` another is told what that says of the view, and with `keys`,
-  a row's each, that it is trained.
+  a row's each, that it is trained. `tables` are of its ids, see `base.Needs`.
   """
 
   model: types.Model
@@ -39,6 +39,7 @@ class Speaker:
   said: dict[str, Any] = dataclasses.field(default_factory=dict)
   hears: "Speaker | None" = None
   keys: jax.Array | None = None
+  tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __call__(self, view: str = "student", want: tuple[str, ...] = ()) -> Any:
     """The model's outputs on a view, with every feature of `want`.
@@ -58,6 +59,9 @@ class Speaker:
     return self.said[view]
 
 
+Tables = Mapping[str, Mapping[str, np.ndarray]]
+"""What `base.Needs.tables` asks for, by the name of the speaker."""
+
 Step = Callable[
   [types.TrainState, types.PyTree, types.Batch],
   tuple[types.TrainState, dict[str, types.Mean]],
@@ -68,12 +72,13 @@ def make_loss(
   student: Architecture,
   teachers: Mapping[str, Architecture],
   method: base.Method,
+  tables: Tables | None = None,
 ):
   """`loss(params, teacher_params, batch, ctx) -> types.Loss` of one method."""
 
   def loss(params, teacher_params, batch, ctx):
     models = student, teachers, params, teacher_params
-    speakers = _speakers(method, models, batch, ctx.keys)
+    speakers = _speakers(method, models, batch, ctx.keys, tables)
     loss = method.loss(params["method"], *speakers, batch, ctx)
     said = speakers[0].said.values()
     return dataclasses.replace(
@@ -91,6 +96,7 @@ def make_gradient(
   microbatches: int = 1,
   mask: types.PyTree | None = None,
   seed: int = 0,
+  tables: Tables | None = None,
 ):
   """`gradient(params, teacher_params, batch, step) -> (grads, loss)`.
 
@@ -98,14 +104,14 @@ def make_gradient(
   from the global batch before the first of them runs. Zero where `mask` is,
   and not computed for parameters that stay as a whole.
   """
-  loss_fn = make_loss(student, teachers, method)
+  loss_fn = make_loss(student, teachers, method, tables)
   run_key = jax.random.key(seed)
 
   def gradient(params, teacher_params, batch, step):
     key = jax.random.fold_in(run_key, step)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch.example_id)
     models = student, teachers, params, teacher_params
-    batch = _prepare(method, models, batch, keys, microbatches)
+    batch = _prepare(method, models, batch, keys, microbatches, tables)
     norms = {
       k: jnp.maximum(v, jnp.finfo(v.dtype).tiny)
       for k, v in method.norms(batch).items()
@@ -156,6 +162,7 @@ def make_train_step(
   ema: float | schedules.Schedule | None = None,
   living: Mapping[str, str] | None = None,
   seed: int = 0,
+  tables: Tables | None = None,
 ) -> Step:
   """The train step; jit it with the state donated.
 
@@ -169,6 +176,7 @@ def make_train_step(
     living: teachers whose weights are those of the state, by name: "student"
       or "ema".
     seed: of the noise that methods may draw.
+    tables: what the method needs to know of ids.
   Returns: `train_step(state, teacher_params, batch) -> (state, metrics)`. An
     update whose loss or gradient is not finite changes nothing but the step,
     and the counts of `bad_steps` where `state.extra` has them.
@@ -181,7 +189,13 @@ def make_train_step(
       "microbatches=1 and a smaller batch or a larger mesh"
     )
   gradient = make_gradient(
-    student, teachers, method, microbatches=microbatches, mask=mask, seed=seed
+    student,
+    teachers,
+    method,
+    microbatches=microbatches,
+    mask=mask,
+    seed=seed,
+    tables=tables,
   )
 
   def update(grads, own_updates, step, params, opt_state, extra):
@@ -424,10 +438,11 @@ def _speakers(
   models: tuple[Architecture, Mapping[str, Architecture], Any, Any],
   batch: types.Batch,
   keys: jax.Array | None = None,
+  tables: Tables | None = None,
 ) -> tuple[Speaker, dict[str, Speaker]]:
   """The student and the teachers: architectures, then their parameters."""
   student, teachers, params, teacher_params = models
-  want = wants(student, method)
+  want, tables = wants(student, method), tables or {}
   frozen = jax.lax.stop_gradient(teacher_params)
   voices = {}
   for name, arch in teachers.items():
@@ -439,13 +454,16 @@ def _speakers(
       }
     else:
       model = arch.for_evaluation().bind(frozen[name])
-    voices[name] = Speaker(model, batch, want.get(name, ()), said)
+    voices[name] = Speaker(
+      model, batch, want.get(name, ()), said, tables=tables.get(name, {})
+    )
   learner = Speaker(
     student.bind(params["student"]),
     batch,
     want.get("student", ()),
     hears=None if student.hears is None else voices[student.hears],
     keys=keys,
+    tables=tables.get("student", {}),
   )
   return learner, voices
 
@@ -457,12 +475,12 @@ def _silent(view: types.View, want: tuple[str, ...] = ()) -> types.Outputs:
   )
 
 
-def _prepare(method, models, batch, keys, microbatches):
+def _prepare(method, models, batch, keys, microbatches, tables=None):
   """The batch, with what the method adds from a look at all of it."""
   params = models[2]
 
   def survey(batch):
-    speakers = _speakers(method, models, batch)
+    speakers = _speakers(method, models, batch, tables=tables)
     arrays = method.survey(params["method"], *speakers, batch)
     return jax.lax.stop_gradient(arrays)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text and arrays as deterministic, resumable batches."""
 
+from jdistill.data.aligned import Aligned as Aligned
 from jdistill.data.arrays import ArrayData as ArrayData
 from jdistill.data.arrays import from_arrays as from_arrays
 from jdistill.data.base import Data as Data

@@ -70,7 +70,14 @@ class Data(abc.ABC):
     return ()
 
   def further(self) -> dict[str, tuple[int, ...]]:
-    """Shapes of the int32 arrays that a row has beside its one view."""
+    """Shapes of the int32 arrays that a row has beside its views."""
+    return {}
+
+  def views(self) -> dict[str, int]:
+    """Places of the further views of text that a row has, by name.
+
+    Their fields are those of `types.Tokens` under "NAME/".
+    """
     return {}
 
   @property

@@ -59,7 +59,7 @@ class TextData(base.Data):
     cache_dir: str | os.PathLike[str] | None = None,
   ) -> base.Opened:
     """Opens, tokenises and packs the corpora; see `Data.open`."""
-    _check(self)
+    check(self)
     if tokenizer is None and any(s.format != "tokens" for s in self.sources):
       raise types.UserError(
         "data.sources: text and chats need a tokenizer; name a model that has "
@@ -213,7 +213,7 @@ def from_documents(
     shuffle=shuffle,
     epochs=epochs,
   )
-  _check(data)
+  check(data)
   held = corpus.Corpus(
     "from_documents",
     records.Memory(kind, documents, "the given documents"),
@@ -268,7 +268,8 @@ def _open(
   return base.Opened(sources, facts, weights)
 
 
-def _check(data: TextData) -> None:
+def check(data: TextData) -> None:
+  """Refuses what cannot be."""
   if data.seq_len < 2:
     raise types.UserError(
       f"data.seq_len is {data.seq_len}; expected at least 2"

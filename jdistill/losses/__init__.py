@@ -6,6 +6,14 @@ from jdistill.losses.acceptance import acceptance as acceptance
 from jdistill.losses.acceptance import block_efficiency as block_efficiency
 from jdistill.losses.adaptive import adaptive_kl as adaptive_kl
 from jdistill.losses.alpha_beta import alpha_beta as alpha_beta
+from jdistill.losses.chunks import at_chunks as at_chunks
+from jdistill.losses.chunks import chunk_ends as chunk_ends
+from jdistill.losses.chunks import chunk_places as chunk_places
+from jdistill.losses.chunks import chunk_sums as chunk_sums
+from jdistill.losses.chunks import (
+  likelihood_difference as likelihood_difference,
+)
+from jdistill.losses.chunks import merge_chunks as merge_chunks
 from jdistill.losses.coarse import coarse as coarse
 from jdistill.losses.contrastive import info_nce as info_nce
 from jdistill.losses.divergences import forward_kl as forward_kl

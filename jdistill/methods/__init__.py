@@ -4,6 +4,7 @@
 
 from jdistill.methods.adaptive_kl import AdaptiveKL as AdaptiveKL
 from jdistill.methods.adaspec import AdaSPEC as AdaSPEC
+from jdistill.methods.alm import ALM as ALM
 from jdistill.methods.alpha_beta import AlphaBetaKD as AlphaBetaKD
 from jdistill.methods.base import Context as Context
 from jdistill.methods.base import Method as Method

@@ -5,15 +5,28 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from jdistill import losses, types
 
-Speaker = Callable[..., types.Outputs]
-"""`speaker(view, want=()) -> Outputs`: a bound model, memoised per view."""
+
+@runtime_checkable
+class Speaker(Protocol):
+  """A bound model, memoised per view.
+
+  `tables` are what `Needs.tables` asks to know of its ids, [V] each.
+  """
+
+  @property
+  def tables(self) -> Mapping[str, types.Leaf]: ...
+
+  def __call__(
+    self, view: str = "student", want: tuple[str, ...] = ()
+  ) -> types.Outputs: ...
+
 
 Teachers = Mapping[str, Speaker]
 
@@ -35,6 +48,16 @@ class Needs:
   - "reward" [B], "group" [B] int32: of each answer; those to one prompt share
     their group.
 
+  Text in the tokens of two tokenizers (`data.Aligned`) has a view "teacher",
+  and in `data` the chunks that both views' targets belong to. `tables` are
+  what a method must know of the ids of such a pair, in `Speaker.tables`:
+
+  - "boundary" bool, of student and teachers: whether what an id stands for
+    begins with a space, tab or new line, or is a special token.
+  - "nearest" int32, of the student: the teacher's id whose string is closest.
+  - "same" int32, of the student: the teacher's id that stands for the same, or
+    -1.
+
   `sparse` says of which teachers with a few ids the loss is right, see
   `losses.coarse`; none, where it asks for each id's own probability.
   """
@@ -44,6 +67,7 @@ class Needs:
   same_vocabulary: bool = True
   data: tuple[str, ...] = ()
   sparse: tuple[types.Rest, ...] = ()
+  tables: tuple[str, ...] = ()
 
 
 @types.pytree
@@ -385,3 +409,26 @@ def has_targets(mask: jax.Array) -> jax.Array:
 
 def join(part: str, name: str) -> str:
   return f"{part}/{name}" if part else name
+
+
+def chunks_of(batch: types.Batch, view: str) -> jax.Array:
+  """[B, T] the chunk of each of a view's targets, 0 where none counts."""
+  found = batch.data[f"{view}_chunks"]
+  return jnp.where(batch[view].mask != 0, found, 0)
+
+
+def num_chunks(batch: types.Batch) -> int:
+  """The most chunks that a row can have: each has a target on both sides."""
+  return min(batch[view].mask.shape[1] for view in ("student", "teacher"))
+
+
+def chunk_tokens(batch: types.Batch, num: int) -> jax.Array:
+  """[B, C] how many of the teacher's tokens each chunk has.
+
+  It is 0 where there is no such chunk on both sides.
+  """
+  counts = [
+    losses.chunk_sums((chunks > 0).astype(jnp.int32), chunks, num=num)
+    for chunks in (chunks_of(batch, view) for view in ("student", "teacher"))
+  ]
+  return jnp.where(counts[0] > 0, counts[1], 0)

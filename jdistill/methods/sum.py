@@ -63,6 +63,7 @@ class Sum(base.Method):
       same_vocabulary=any(n.same_vocabulary and n.teachers for n in needs),
       data=_union(n.data for n in needs),
       sparse=_common([n.sparse for n in needs if n.teachers]),
+      tables=_union(n.tables for n in needs),
     )
 
   def wants(self) -> Mapping[str, tuple[str, ...]]:

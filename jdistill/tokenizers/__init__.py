@@ -6,11 +6,15 @@ from jdistill.tokenizers.chat import render_chat, render_prompt
 from jdistill.tokenizers.documents import (
   adds_bos,
   adds_eos,
+  byte_alphabet,
   encode_documents,
   num_bytes,
+  prepends_space,
   token_bytes,
+  token_pieces,
 )
 from jdistill.tokenizers.loading import load, locate, save
+from jdistill.tokenizers.pairs import boundary, nearest, same
 from jdistill.tokenizers.vocabulary import (
   check_head,
   fingerprint,
@@ -21,16 +25,22 @@ from jdistill.tokenizers.vocabulary import (
 __all__ = [
   "adds_bos",
   "adds_eos",
+  "boundary",
+  "byte_alphabet",
   "check_head",
   "encode_documents",
   "fingerprint",
   "load",
   "locate",
+  "nearest",
   "num_bytes",
+  "prepends_space",
   "render_chat",
   "render_prompt",
+  "same",
   "same_vocabulary",
   "save",
   "token_bytes",
+  "token_pieces",
   "vocabulary_difference",
 ]

@@ -63,40 +63,67 @@ def encode_documents(
   return [np.array([*before, *e.ids, *after], np.int32) for e in encoded]
 
 
-def token_bytes(tokenizer: "PreTrainedTokenizerFast") -> np.ndarray:
-  """How many bytes of UTF-8 text each token stands for; 0 for special tokens.
+def token_pieces(tokenizer: "PreTrainedTokenizerFast") -> list[bytes]:
+  """The UTF-8 text that each id stands for; none for special tokens.
+
+  One after another they give a text back, but for what a normaliser changed and
+  for the space that SentencePiece's kind puts before a text.
 
   Args:
     tokenizer: byte-level BPE, or SentencePiece's kind.
-  Returns: int32 [V], V one more than the largest id.
+  Returns: for each id up to the largest its bytes, which may be a part of a
+    character.
   Raises:
     UserError: the tokenizer loses text (WordPiece), so that bytes of tokens
       say nothing about bytes of text.
   """
   kinds = set(_decoder_kinds(tokenizer))
   vocabulary = tokenizer.get_vocab()
-  table = np.zeros(max(vocabulary.values(), default=-1) + 1, np.int32)
+  pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
   if "ByteLevel" in kinds:
-    from tokenizers import pre_tokenizers
-
-    alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+    alphabet = byte_alphabet()
     for token, index in vocabulary.items():
-      whole = alphabet.issuperset(token)  # one character stands for one byte
-      table[index] = len(token) if whole else len(token.encode())
+      if alphabet.keys() >= set(token):  # a character stands for a byte
+        pieces[index] = bytes(alphabet[c] for c in token)
+      else:
+        pieces[index] = token.encode()
   elif kinds & {"ByteFallback", "Metaspace", "Replace"}:
     for token, index in vocabulary.items():
-      text = token.replace(_SPACE, " ")
-      table[index] = 1 if _BYTE.fullmatch(token) else len(text.encode())
+      if _BYTE.fullmatch(token):
+        pieces[index] = bytes([int(token[3:5], 16)])
+      else:
+        pieces[index] = token.replace(_SPACE, " ").encode()
   else:
     raise UserError(
       f"tokenizer {tokenizer.name_or_path or '(unnamed)'} does not keep all"
       f" bytes of a text (decoder: {', '.join(sorted(kinds)) or 'none'}); bits"
-      " per byte need byte-level BPE or SentencePiece BPE"
+      " per byte, and alignment with another tokenizer, need byte-level BPE or"
+      " SentencePiece BPE"
     )
   for index, token in tokenizer.added_tokens_decoder.items():
-    table[index] = 0 if token.special else len(token.content.encode())
-  table[list(tokenizer.all_special_ids)] = 0
-  return table
+    pieces[index] = b"" if token.special else token.content.encode()
+  for index in tokenizer.all_special_ids:
+    pieces[index] = b""
+  return pieces
+
+
+def byte_alphabet() -> dict[str, int]:
+  """The character by which byte-level BPE writes each of the 256 bytes."""
+  plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+  others = [byte for byte in range(256) if byte not in plain]
+  shifted = {chr(256 + n): byte for n, byte in enumerate(others)}
+  return {chr(byte): byte for byte in plain} | shifted
+
+
+def token_bytes(tokenizer: "PreTrainedTokenizerFast") -> np.ndarray:
+  """How many bytes of UTF-8 text each token stands for; 0 for special tokens.
+
+  Args:
+    tokenizer: as for `token_pieces`.
+  Returns: int32 [V], V one more than the largest id.
+  Raises: UserError as `token_pieces`.
+  """
+  return np.array([len(p) for p in token_pieces(tokenizer)], np.int32)
 
 
 def num_bytes(
@@ -115,7 +142,7 @@ def num_bytes(
   ids = ids[(ids >= 0) & (ids < len(table))]
   counted = ids[table[ids] > 0]
   total = int(table[counted].sum())
-  if len(counted) and _prepends_space(tokenizer):
+  if len(counted) and prepends_space(tokenizer):
     first = str(tokenizer.convert_ids_to_tokens(int(counted[0])))
     total -= first.startswith(_SPACE)
   return total
@@ -165,7 +192,8 @@ def _decoder_kinds(tokenizer: "PreTrainedTokenizerFast") -> Iterator[str]:
       yield part["type"]
 
 
-def _prepends_space(tokenizer: "PreTrainedTokenizerFast") -> bool:
+def prepends_space(tokenizer: "PreTrainedTokenizerFast") -> bool:
+  """Whether a space comes before a text that is not the text's own."""
   backend = tokenizer.backend_tokenizer
   for component in (backend.normalizer, backend.pre_tokenizer):
     for part in _parts(component):

@@ -57,7 +57,7 @@ def gguf_fields(
   merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
   fields = _common(tokenizer, tokens, kinds)
   if sentencepiece:
-    prefix = documents._prepends_space(tokenizer)
+    prefix = documents.prepends_space(tokenizer)
     fields |= {
       "tokenizer.ggml.model": "llama",
       "tokenizer.ggml.scores": _scores(tokens, model["merges"]),

@@ -55,6 +55,7 @@ OWN = {
   ),
 }
 KINDS = {
+  methods.ALM: ("pair",),
   methods.EAGLE: ("draft",),
   methods.MiniLLM: ("decoder",),
   methods.RouterBalance: ("sparse",),
@@ -70,7 +71,7 @@ ALIKE = [methods.AdaSPEC, methods.AdaptiveKL, methods.AlphaBetaKD,
          methods.OnPolicyDistillation, methods.SkewKL,
          methods.WeightedKD]  # fmt: skip
 # Texts alone, whose layouts take longest.
-TEXTS = [methods.EAGLE, methods.MiniLLM, methods.SelfDistillation,
+TEXTS = [methods.ALM, methods.EAGLE, methods.MiniLLM, methods.SelfDistillation,
          methods.SpanLoss]  # fmt: skip
 CASES = [
   pytest.param(
@@ -140,6 +141,8 @@ def models(kind: str):
   if kind != "classifier":
     student, teacher = decoder(16, 2, 2), decoder(24, 2, 2)
     reference = decoder(16, 2, 2)
+  if kind == "pair":
+    student, teacher = decoder(16, 2, 1), decoder(24, 2, 1)
   if kind == "sparse":
     student = dataclasses.replace(
       student,
@@ -192,7 +195,18 @@ def batch(kind: str, *, garbage: int = 0) -> types.Batch:
     # The first document is read after four tokens more.
     "privileged": text(length + 4, 8, T + 4, rng, noise),
   }
-  found = types.Batch(views, arrays(view.mask, noise), ids)
+  data = arrays(view.mask, noise)
+  if kind == "pair":
+    # In the teacher's tokens everything is twice as long.
+    views["teacher"] = text(2 * length, 8, 2 * T, rng, noise)
+    numbers = np.array([0, 1, 1, 2, 0, 3, 4, 4])
+    others = np.where(np.arange(2 * T) == 7, 0, np.repeat(numbers, 2))
+    for name, row in (("student", numbers), ("teacher", others)):
+      counts = views[name].mask > 0
+      junk = noise.integers(9, size=counts.shape)
+      chunks = np.where(counts, row, junk).astype(np.int32)
+      data[f"{name}_chunks"] = chunks
+  found = types.Batch(views, data, ids)
   return jax.tree.map(jnp.asarray, found)
 
 
@@ -240,6 +254,20 @@ def arrays(mask, noise) -> dict[str, np.ndarray]:
   }
 
 
+def tables() -> step.Tables:
+  """What methods may know of the ids of two tokenizers."""
+  rng = np.random.default_rng(4)
+  same = np.where(rng.random(V) < 0.6, rng.permutation(V), -1)
+  return {
+    "student": {
+      "boundary": rng.random(V) < 0.3,
+      "nearest": rng.integers(V, size=V).astype(np.int32),
+      "same": same.astype(np.int32),
+    },
+    "teacher": {"boundary": rng.random(V) < 0.3},
+  }
+
+
 def start(method: base.Method, kind: str):
   """Trained and frozen parameters."""
   student, teachers, weights, frozen = models(kind)
@@ -251,7 +279,7 @@ def start(method: base.Method, kind: str):
 def make_gradient(method: base.Method, kind: str, microbatches: int = 1):
   student, teachers, _, _ = models(kind)
   return step.make_gradient(
-    student, teachers, method, microbatches=microbatches
+    student, teachers, method, microbatches=microbatches, tables=tables()
   )
 
 
@@ -350,12 +378,13 @@ def test_teachers_get_no_gradient(cls):
   kind = KINDS.get(cls, ("classifier",))[0]
   student, teachers, _, _ = models(kind)
   params, frozen = start(method, kind)
-  loss = step.make_loss(student, teachers, method)
+  loss = step.make_loss(student, teachers, method, tables())
   data, keys = batch(kind), jax.random.split(jax.random.key(0), B)
   wants = step.wants(student, method)
 
   def speaker(name, shape, weights, **how):
     want = wants.get(name, ())
+    how["tables"] = tables().get(name, {})
     return step.Speaker(shape.bind(weights), data, want, **how)
 
   def total(frozen):
