@@ -420,7 +420,10 @@ def _box(tree: Any, args: list[str], path: str = "-") -> tuple[Any, list[str]]:
   config had a schedule. Nor has it flags for a mesh that is None.
   """
   if isinstance(tree, dict):
-    items = {k: (v, ()) for k, v in tree.items()}
+    moving = (schedules.Schedule,)
+    items = {
+      k: (v, moving if isinstance(v, moving) else ()) for k, v in tree.items()
+    }
   elif dataclasses.is_dataclass(tree):
     items = {
       f.name: (getattr(tree, f.name), get_args(f.type))

@@ -36,6 +36,12 @@ def check(
       f"method {type(config.method).__name__} needs a teacher named "
       f"{missing[0]!r}; teachers has {sorted(known) or 'none'}"
     )
+  domains = config.data.num_domains
+  if None not in (domains, needs.domains) and domains != needs.domains:
+    raise types.UserError(
+      f"method.teachers: there are teachers of {needs.domains} domains, and "
+      f"data has {domains}; give one for each of data.parts, in their order"
+    )
   _check_living(config, models)
   _check_hearing(config, models)
   _check_mesh("mesh", config, models.student, mesh)

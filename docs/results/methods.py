@@ -11,6 +11,7 @@ import drafts
 import on_chains
 import on_signals
 import on_sums
+import teachers
 
 EXPERIMENTS = {
   experiment.name: experiment
@@ -30,5 +31,7 @@ EXPERIMENTS = {
     drafts.ADASPEC,
     on_signals.SPARSE,
     on_signals.FIRST,
+    teachers.ENSEMBLE,
+    teachers.ROUTED,
   )
 }

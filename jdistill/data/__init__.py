@@ -8,6 +8,7 @@ from jdistill.data.arrays import from_arrays as from_arrays
 from jdistill.data.base import Data as Data
 from jdistill.data.base import Opened as Opened
 from jdistill.data.corpus import Source as Source
+from jdistill.data.domains import Domains as Domains
 from jdistill.data.loader import Loader as Loader
 from jdistill.data.loading import load as load
 from jdistill.data.prompts import Prompts as Prompts

@@ -17,12 +17,14 @@ from jdistill.data import loader, mixture
 class Opened:
   """Rows that are there to be drawn, from one or more sources.
 
-  `weights` are the sources' shares where the drawing has no end.
+  `weights` are the sources' shares where the drawing has no end; so many rows
+  as `block` says come from one source in a row.
   """
 
   sources: Sequence[mixture.Rows]
   facts: loader.Facts
   weights: tuple[float, ...] = (1.0,)
+  block: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,11 @@ class Data(abc.ABC):
     """Tokens that end a text, if that is known without a tokenizer."""
     return ()
 
+  @property
+  def num_domains(self) -> int | None:
+    """How many domains rows say that they are of; None where they say none."""
+    return None
+
   def further(self) -> dict[str, tuple[int, ...]]:
     """Shapes of the int32 arrays that a row has beside its views."""
     return {}
@@ -105,6 +112,7 @@ class Data(abc.ABC):
       shuffle=self.shuffle,
       epochs=self.epochs,
       weights=opened.weights,
+      block=opened.block,
       process_index=process_index,
       process_count=process_count,
       num_threads=num_threads,

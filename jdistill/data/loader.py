@@ -22,6 +22,7 @@ class Drawing:
     shuffle: whether there is an order other than the stored one.
     epochs: passes over all rows; None goes on without end.
     weights: per source, its share of the rows when there is no end.
+    block: so many rows in a row are of one source, when there is no end.
     process_index: which part of the global batch is wanted.
     process_count: among how many processes it is divided.
     num_threads: threads that prepare batches ahead; 0 prepares none ahead.
@@ -32,6 +33,7 @@ class Drawing:
   shuffle: bool
   epochs: int | None
   weights: tuple[float, ...]
+  block: int = 1
   process_index: int = 0
   process_count: int = 1
   num_threads: int = 2
@@ -81,11 +83,16 @@ class Loader(Iterator[dict[str, np.ndarray]]):
       drawing.shuffle,
       drawing.epochs,
       drawing.weights if drawing.epochs is None else None,
+      *([drawing.block] if drawing.block > 1 else []),
     )
     if drawing.epochs is None:
       self.num_batches = None
       rows = mixture.Draws(
-        sources, drawing.weights, seed=drawing.seed, shuffle=drawing.shuffle
+        sources,
+        drawing.weights,
+        seed=drawing.seed,
+        shuffle=drawing.shuffle,
+        block=drawing.block,
       )
     else:
       rows = mixture.Passes(

@@ -73,6 +73,7 @@ class Draws:
 
   Each source is gone through again and again, in a new order each time where
   `shuffle` is set; `weights` say how large a share of the rows each gives.
+  Each `block` of rows is of one source.
   """
 
   def __init__(
@@ -82,7 +83,9 @@ class Draws:
     *,
     seed: int,
     shuffle: bool,
+    block: int = 1,
   ):
+    self._block = block
     self._sources = tuple(sources)
     self._quotas = shares(weights)
     self._seed = seed
@@ -100,7 +103,9 @@ class Draws:
 
   def locate(self, index: int) -> tuple[int, int]:
     """The source and the row that draw `index` gives."""
-    source, turn = draw(index, self._quotas)
+    block, within = divmod(index, self._block)
+    source, turn = draw(block, self._quotas)
+    turn = turn * self._block + within
     epoch, row = divmod(turn, len(self._sources[source]))
     if self._shuffle:
       row = int(self._order(source, epoch)[row])

@@ -50,6 +50,10 @@ class Prompts(base.Data):
     return int(getattr(self.of, "seq_len", 0))
 
   @property
+  def num_domains(self) -> int | None:
+    return self.of.num_domains
+
+  @property
   def title(self) -> str:
     return self.of.title
 
@@ -63,6 +67,7 @@ class Prompts(base.Data):
 
   def further(self) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
+      **self.of.further(),
       "prompt": (self.prompt_tokens,),
       "prompt_length": (),
     }
@@ -112,7 +117,7 @@ class Prompts(base.Data):
         self.privileged_tokens,
       ),
     )
-    return base.Opened(sources, facts, opened.weights)
+    return base.Opened(sources, facts, opened.weights, opened.block)
 
 
 class Template:

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many tokens' logits are there at a time, by what computes them."""
 
+from typing import Any
+
 import jax
 
 from jdistill import types
@@ -27,6 +29,11 @@ terms, slopes. In blocks of a few rows they stay in the cache.
 def chunk_bytes() -> int:
   """Bytes of a chunk's logits where the walk is going to run."""
   return CPU_CHUNK_BYTES if _on_cpu() else ACCELERATOR_CHUNK_BYTES
+
+
+def width(head: Any) -> int:
+  """Logits that a head makes of a token, more than one of each id or not."""
+  return getattr(head, "logits_per_token", head.vocab_size)
 
 
 def block_rows(width: int) -> int | None:

@@ -325,7 +325,7 @@ def _split(args: _Args, chunk_bytes: int | None):
   first = next(iter(streams.values()))
   lead = first.hidden.shape[:-1]
   num = max(1, functools.reduce(lambda a, b: a * b, lead, 1))
-  width = max(s.head.vocab_size for s in streams.values())
+  width = max(budget.width(s.head) for s in streams.values())
   if chunk_bytes is None:
     chunk_bytes = budget.chunk_bytes()
   size = max(1, chunk_bytes // (4 * width))
@@ -460,10 +460,10 @@ def _division(args: _Args) -> _Division:
 
 def _narrow(streams: Streams) -> Streams:
   def one(stream: types.Dense) -> types.Dense:
-    if not isinstance(stream.head, (types.Head, types.PairHead)):
+    narrow = getattr(stream.head, "narrow", None)
+    if narrow is None:
       return stream
-    head = stream.head.narrow(stream.hidden.dtype)
-    return types.Dense(stream.hidden, head)
+    return types.Dense(stream.hidden, narrow(stream.hidden.dtype))
 
   return {k: one(s) for k, s in streams.items()}
 

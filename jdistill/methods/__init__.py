@@ -16,6 +16,7 @@ from jdistill.methods.dac_kl import DACKL as DACKL
 from jdistill.methods.distillm2 import DistiLLM2 as DistiLLM2
 from jdistill.methods.dkd import DKD as DKD
 from jdistill.methods.eagle import EAGLE as EAGLE
+from jdistill.methods.ensemble import Ensemble as Ensemble
 from jdistill.methods.features import Features as Features
 from jdistill.methods.features import layer_map as layer_map
 from jdistill.methods.first import FIRST as FIRST
@@ -28,6 +29,7 @@ from jdistill.methods.minillm import MiniLLM as MiniLLM
 from jdistill.methods.on_policy import (
   OnPolicyDistillation as OnPolicyDistillation,
 )
+from jdistill.methods.routed import Routed as Routed
 from jdistill.methods.router_balance import RouterBalance as RouterBalance
 from jdistill.methods.self_distillation import (
   SelfDistillation as SelfDistillation,

@@ -17,6 +17,7 @@ from jdistill import losses, types
 class Speaker(Protocol):
   """A bound model, memoised per view.
 
+  With `when`, [], its hidden states are computed only where that is true.
   `tables` are what `Needs.tables` asks to know of its ids, [V] each.
   """
 
@@ -24,7 +25,11 @@ class Speaker(Protocol):
   def tables(self) -> Mapping[str, types.Leaf]: ...
 
   def __call__(
-    self, view: str = "student", want: tuple[str, ...] = ()
+    self,
+    view: str = "student",
+    want: tuple[str, ...] = (),
+    *,
+    when: jax.Array | None = None,
   ) -> types.Outputs: ...
 
 
@@ -60,6 +65,8 @@ class Needs:
 
   `sparse` says of which teachers with a few ids the loss is right, see
   `losses.coarse`; none, where it asks for each id's own probability.
+
+  `domains` is how many domains "domain" [B] may tell apart, None for any.
   """
 
   views: tuple[str, ...] = ("student",)
@@ -68,6 +75,7 @@ class Needs:
   data: tuple[str, ...] = ()
   sparse: tuple[types.Rest, ...] = ()
   tables: tuple[str, ...] = ()
+  domains: int | None = None
 
 
 @types.pytree

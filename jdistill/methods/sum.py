@@ -64,6 +64,9 @@ class Sum(base.Method):
       data=_union(n.data for n in needs),
       sparse=_common([n.sparse for n in needs if n.teachers]),
       tables=_union(n.tables for n in needs),
+      domains=min(
+        (n.domains for n in needs if n.domains is not None), default=None
+      ),
     )
 
   def wants(self) -> Mapping[str, tuple[str, ...]]:

@@ -35,9 +35,17 @@ OWN = {
   methods.DACKL: lambda: methods.DACKL(top=6, hidden=8, floor=0.99),
   methods.DKD: lambda: methods.DKD(warmup=8),
   methods.DistiLLM2: lambda: methods.DistiLLM2(beta=RISE),
+  methods.Ensemble: lambda: methods.Ensemble(
+    methods.Sum({"kd": methods.Part(methods.KD(), RISE)}),
+    {"teacher": 1.0, "reference": 0.5},
+    weights="learned",
+  ),
   methods.Hinton: lambda: methods.Hinton(lam=RISE, tau=2.0),
   methods.OnPolicyDistillation: lambda: methods.OnPolicyDistillation(
     "clip", truncate=1.5
+  ),
+  methods.Routed: lambda: methods.Routed(
+    methods.KD(), ("reference", "teacher", "reference")
   ),
   methods.SelfDistillation: lambda: methods.SelfDistillation(
     top=6, skip=1, rows="told"
@@ -67,8 +75,8 @@ MOVING = [methods.DKD, methods.DistiLLM2, methods.Hinton, methods.Sum]
 # the first, only if slow.
 ALIKE = [methods.AdaSPEC, methods.AdaptiveKL, methods.AlphaBetaKD,
          methods.CrossEntropy, methods.DACKL, methods.DKD, methods.DistiLLM2,
-         methods.GRPO, methods.Hinton, methods.JSD,
-         methods.OnPolicyDistillation, methods.SkewKL,
+         methods.Ensemble, methods.GRPO, methods.Hinton, methods.JSD,
+         methods.OnPolicyDistillation, methods.Routed, methods.SkewKL,
          methods.WeightedKD]  # fmt: skip
 # Texts alone, whose layouts take longest.
 TEXTS = [methods.ALM, methods.EAGLE, methods.MiniLLM, methods.SelfDistillation,
@@ -246,11 +254,13 @@ def arrays(mask, noise) -> dict[str, np.ndarray]:
   reward = beside(rng.normal(size=B), noise.normal(0, 9, B))
   group = beside(np.arange(B) % 3, noise.integers(3, size=B))
   told = beside(np.arange(B) % 4 != 1, True)
+  domain = beside(np.arange(B) // 2 % 3, noise.integers(3, size=B))
   return {
     **{"log_probs": old.astype(np.float32), "spans": spans.astype(np.int32)},
     **{"sampling_log_probs": sampling.astype(np.float32)},
     **{"teacher_index": index.astype(np.int32), "told": told},
     **{"reward": reward.astype(np.float32), "group": group.astype(np.int32)},
+    **{"domain": domain.astype(np.int32)},
   }
 
 
