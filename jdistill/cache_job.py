@@ -31,6 +31,7 @@ from jdistill import (
   sharding,
   signals,
   start,
+  tokenizers,
   types,
 )
 from jdistill import config as config_lib
@@ -187,6 +188,8 @@ class Job:
   rules: dict[str, str | None]
   texts: list[Texts]
   share: Mapping[str, int]
+  tokenizer: str | None
+  """Its fingerprint."""
 
   @classmethod
   def prepare(cls, config, directory, format, name, beside) -> "Job":
@@ -235,6 +238,7 @@ class Job:
       run.rules(config, name),
       texts,
       sharding.row_share(mesh),
+      None if tokenizer is None else tokenizers.fingerprint(tokenizer),
     )
 
   def writes(self) -> bool:
@@ -265,6 +269,7 @@ class Job:
       "teacher": run_models.identity(self.spec, self.found)
       | {"digest": _digest(params)},
       "signal": config_json.encode(self.format),
+      "tokenizer": self.tokenizer,
       "vocab_size": shape.vocab_size,
       "head": head,
     }
@@ -343,7 +348,7 @@ def _begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
   """Makes the directory, or checks that the cache in it is this one."""
   if (directory / store.MANIFEST).is_file():
     old = store.read_manifest(directory)
-    for key in ("teacher", "signal", "vocab_size", "head"):
+    for key in ("teacher", "signal", "tokenizer", "vocab_size", "head"):
       if old.get(key) != manifest[key]:
         raise types.UserError(
           f"{directory}: holds a cache of another {key}: "

@@ -105,8 +105,8 @@ def summary(sums: types.Metrics) -> dict[str, float]:
 
 def result_of(rows, evals: list[str]) -> dict[str, Any]:
   """The table that a finished run prints, from its rows of metrics."""
-  keys = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "reward",
-          "tokens")  # fmt: skip
+  keys = ("kl", "coarse_kl", "ppl", "agreement", "bits_per_byte", "accuracy",
+          "reward", "tokens")  # fmt: skip
   table = {}
   for name in evals:
     found = [r for r in rows if f"{name}/ce" in r]

@@ -325,7 +325,7 @@ class _Loop:
           self.workdir, step, name, sums, held, self.tokenizer
         )
     self.writer.write(step, row | self._audited({"step": step, **row}))
-    shown = ("kl", "ppl", "agreement", "accuracy", "reward")
+    shown = ("kl", "coarse_kl", "ppl", "agreement", "accuracy", "reward")
     for name in evals:
       values = [
         f"{k} {row[f'{name}/{k}']:.4g}" for k in shown if f"{name}/{k}" in row

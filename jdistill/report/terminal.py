@@ -17,6 +17,7 @@ STAGES = {
 }
 MEASURES = {
   "kl": "KL to teacher (nats)",
+  "coarse_kl": "KL, ids merged (nats)",
   "ppl": "perplexity",
   "agreement": "agreement",
   "bits_per_byte": "bits per byte",
