@@ -214,7 +214,12 @@ class Job:
     tokenizer = start.find_tokenizer(config, models, beside)
     mesh = sharding.make_mesh(config.mesh)
     place = refs.cache_directory() / "tokens"
-    specs = {"data": config.data, **config.evals}
+    # What a writer answers in an evaluation is another text each time.
+    specs = {"data": config.data} | {
+      key: spec
+      for key, spec in config.evals.items()
+      if key not in config.eval_rollouts
+    }
     shards = sharding.num_row_shards(mesh)
     for key, spec in specs.items():
       if spec.batch_size % shards:
@@ -223,11 +228,7 @@ class Job:
           f"{shards} mesh rows (data x fsdp x expert); take a multiple of "
           f"{shards}, or another mesh"
         )
-    texts = [
-      _open(key, spec, tokenizer, place)
-      for key, spec in specs.items()
-      if not isinstance(spec, data.Prompts)
-    ]
+    texts = [_open(key, spec, tokenizer, place) for key, spec in specs.items()]
     return cls(
       name,
       config.teachers[name],

@@ -417,3 +417,11 @@ def test_a_temperature_is_found_where_confidence_is_right(tmp_path):
   write(tmp_path / "d", cached.Sampled(4), made)
   with pytest.raises(types.UserError, match="likeliest ids"):
     cache_job.calibrate(made, tmp_path / "d")
+
+
+def test_answers_of_the_data_are_cached(tmp_path):
+  prompts = data.Prompts(DATA, prompt_tokens=4, batch_size=8)
+  made = settings(data=prompts, evals={})
+  found = write(tmp_path / "c", cached.TopK(3), made)
+  assert found["tokens"] == 24 * 13  # what follows the prompts
+  trained(with_cache(made, tmp_path / "c"), tmp_path / "run")
