@@ -128,14 +128,15 @@ def calibrate(
 ) -> dict[str, Any]:
   """At which temperature a cached teacher is as sure as it is right.
 
-  Its listed ids alone count, renormalised, on the evaluations of a config, or
-  on its data where there are none.
+  On the evaluations of a config, or on its data where there are none; its
+  listed ids count alone, renormalised, or beside all others as one.
 
   Args:
     config, directory, teacher, beside: as in `cache`, of a finished one.
     temperatures: those that are tried.
   Returns: `accuracy` of the likeliest id, `ece` by temperature (of 10 bins of
-    equal width), and the best `temperature`.
+    equal width) and the best `temperature`; `ece_other` and `temperature_other`
+    are those beside the others.
   Raises: UserError for a cache whose ids are not the likeliest ones.
   """
   found = store.Cache(directory)
@@ -148,22 +149,25 @@ def calibrate(
   said = cached.Said(found, format)
   job = Job.prepare(config, directory, format, teacher, beside)
   texts = [t for t in job.texts if t.name != "data"] or job.texts
-  logs, right = [], []
+  logs, rests, right = [], [], []
   for one in texts:
     for index in range(len(one.rows)):
       row = one.rows[index]
       counted = np.asarray(row["mask"]) != 0
       kept = said.row(row)
       logs.append(kept["log_probs"][counted])
+      rests.append(kept["log_rest"][counted])
       targets = np.asarray(row["targets"])[counted]
       right.append(kept["ids"][counted, 0] == targets)
-  log_probs, hits = np.concatenate(logs), np.concatenate(right)
-  ece = {t: _ece(log_probs / t, hits) for t in temperatures}
-  return {
-    "accuracy": float(hits.mean()),
-    "ece": ece,
-    "temperature": min(ece, key=ece.__getitem__),
-  }
+  hits = np.concatenate(right)
+  figures: dict[str, Any] = {"accuracy": float(hits.mean())}
+  alone = np.concatenate(logs)
+  beside_others = np.concatenate([alone, np.concatenate(rests)[:, None]], 1)
+  for name, logits in (("", alone), ("_other", beside_others)):
+    ece = {t: _ece(logits / t, hits) for t in temperatures}
+    figures[f"ece{name}"] = ece
+    figures[f"temperature{name}"] = min(ece, key=ece.__getitem__)
+  return figures
 
 
 def _ece(logits: np.ndarray, hits: np.ndarray) -> float:

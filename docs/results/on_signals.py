@@ -60,7 +60,16 @@ FIRST = Experiment(
   arms={
     "KD, whole teacher": Arm(f"{parts('kd', _FIRST)} {_LIVE}"),
     "KD, top 5": Arm(parts("kd", _FIRST), rate_of="FIRST"),
+    "KD, top 5 and the rest": Arm(
+      f"{parts('kd', _FIRST)} --teachers.teacher.rest bucket", rate_of="FIRST"
+    ),
     "FIRST": Arm(),
+    "FIRST and the rest": Arm(
+      "--method.parts.first.method.other "
+      "--method.parts.first.method.temperature 1.297 "
+      "--teachers.teacher.rest bucket",
+      rate_of="FIRST",
+    ),
     "cross entropy": Arm(parts("ce", _FIRST)),
   },
   control="KD, whole teacher",

@@ -5,6 +5,9 @@
     L = mean_t KL(p~_t || q~_t) over the teacher's `top` ids,
     p~ = softmax(log p / temperature),  q~ = q renormalised
 
+With `other` all other ids are one more on both sides; without, nothing says
+how much mass they have together.
+
 The temperature is that at which the teacher is best calibrated on held-out
 text: `jdistill cache --calibrate` finds it.
 
@@ -31,16 +34,18 @@ class FIRST(base.TokenMethod):
   """Mean over target tokens of the KL to a recalibrated teacher, in nats.
 
   `recalibrate` is by a "temperature" or by "smoothing", which moves a mass of
-  `delta` from the likeliest id to the others alike.
+  `delta` from the likeliest id to the others alike. A cache that this learns
+  from with `other` has the same number of ids, `top`.
   """
 
   top: int = 5
   recalibrate: Literal["temperature", "smoothing"] = "temperature"
   temperature: float = 1.0
   delta: float = 0.1
+  other: bool = False
 
   def needs(self) -> base.Needs:
-    return base.Needs(sparse=("renormalise_both",))
+    return base.Needs(sparse=("bucket" if self.other else "renormalise_both",))
 
   def terms(
     self,
@@ -50,9 +55,19 @@ class FIRST(base.TokenMethod):
     step: jax.Array,
   ) -> dict[str, base.Term]:
     del data, params, step
-    student, teacher = losses.on_top(
-      logits["student"], logits["teacher"], top=self.top, of="teacher"
-    )
+    student, teacher = logits["student"], logits["teacher"]
+    if not self.other:
+      student, teacher = losses.on_top(
+        student, teacher, top=self.top, of="teacher"
+      )
+    elif teacher.shape[-1] > self.top + 1:  # else the rest is there already
+      student, teacher = losses.on_top(
+        jax.nn.log_softmax(student),
+        jax.nn.log_softmax(teacher),
+        top=self.top,
+        of="teacher",
+        rest="bucket",
+      )
     if self.recalibrate == "temperature":
       teacher = teacher / self.temperature
     else:
