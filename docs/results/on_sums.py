@@ -61,7 +61,9 @@ IMITKD = Experiment(
   budget=SUMS,
   first=_TEACHER,
   rates=(2e-3, 5e-3),
-  verdict="",
+  verdict="Points that way (34 % right answers against 29 %), with a spread "
+  "over three seeds that does not tell them apart; the student's text alone "
+  "is in between.",
 )
 
 _SDFT = "sdft ce"
@@ -111,7 +113,12 @@ KDRL = Experiment(
   budget="300 updates of 16 prompts with 8 answers, from the same start",
   first=(*_TEACHER, "train configs/sums_beginner.py"),
   rates=(1e-4, 3e-4, 1e-3),
-  verdict="",
+  verdict="Together they do better than the reward alone, but nothing "
+  "gains: of 27 % right answers at the start GRPO keeps 17 %, the teacher 24 "
+  "%, both 26 %. From a start of 84 % all three stay at 83 to 84 %. It is "
+  "the one number for each token of few prompts: the teacher's whole "
+  "distributions on as many different prompts reach 44 to 46 % in the same "
+  "updates (one seed).",
 )
 
 _SDPO = "rl self"
