@@ -137,7 +137,20 @@ class Lora:
   also: tuple[str, ...] = ()
 
 
-Student = Cut | Fresh | Lora | Pretrained
+@dataclasses.dataclass(frozen=True)
+class Retokenised:
+  """A student that starts from a model and reads other tokens.
+
+  Its tokenizer is `Config.tokenizer`: that of another model, or "bytes". Each
+  of its tokens is embedded as the `mean` of the model's tokens for the same
+  text, or as the `nearest` string's. The layers of `base` stay as they are.
+  """
+
+  base: Cut | Pretrained
+  embed: Literal["mean", "nearest"] = "mean"
+
+
+Student = Cut | Fresh | Lora | Pretrained | Retokenised
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,8 +173,9 @@ class Config:
     evals: held-out data; the key prefixes its metrics, `eval/kl`.
     eval_rollouts: for evals whose data are prompts, who writes the answers that
       are judged, with the same noise each time; by default the data's own.
-    tokenizer: a model reference whose tokenizer is used; default: that of the
-      first teacher, else the student's.
+    tokenizer: a model reference whose tokenizer is used, or "bytes" for one
+      token for each byte; default: that of the first teacher, else the
+      student's.
     dtype: the student's compute dtype; its weights stay float32.
     remat: what the student's backward pass computes again instead of keeping
       it: "elementwise" all but products, "dots" attention too, "full" whole
@@ -291,7 +305,7 @@ def references(config: Config) -> dict[str, str]:
   Returns: such as `{"teachers.teacher.ref": "stage:first"}`.
   """
   spec, field = config.student, "student"
-  if isinstance(spec, Lora):
+  if isinstance(spec, (Lora, Retokenised)):
     spec, field = spec.base, f"{field}.base"
   if isinstance(spec, Fresh):
     spec, field = spec.like, f"{field}.like"

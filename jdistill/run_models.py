@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jdistill import (
   cached,
@@ -18,6 +19,7 @@ from jdistill import (
   pretrained,
   refs,
   sharding,
+  tokenizers,
   types,
 )
 from jdistill import config as config_lib
@@ -26,6 +28,27 @@ from jdistill.models import host
 from jdistill.models import low_rank as low_rank_lib
 from jdistill.models.base import Architecture
 from jdistill.surgery import cut
+from jdistill.surgery.retokenise import retokenise
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """The tokens of a student that read others before."""
+
+  new: refs.Located
+  old: refs.Located
+  embed: str  # as in `config.Retokenised`
+  count: int
+
+  def put_into(self, params: types.PyTree) -> types.PyTree:
+    """The parameters with the new tokens."""
+    new, old = (tokenizers.load(one) for one in (self.new, self.old))
+    if self.embed == "mean":
+      return retokenise(params, *tokenizers.parts(new, old))
+    cache = refs.cache_directory() / "tokens"
+    ids = tokenizers.nearest(new, old, self.count, cache)[:, None]
+    weights = (ids >= 0).astype(np.float32)
+    return retokenise(params, np.maximum(ids, 0), weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +59,7 @@ class Models:
   student: Architecture
   start: pretrained.Found | None  # whose weights the student starts from
   layers: tuple[int, ...] | None  # of `start` that it keeps
+  tokens: "Tokens | None" = None  # new ones for the student
   living: Mapping[str, str] = dataclasses.field(default_factory=dict)
   """Teachers that are the student itself: "student" or "ema" by their name."""
   said: Mapping[str, cached.Said] = dataclasses.field(default_factory=dict)
@@ -106,6 +130,8 @@ def initial(models: Models, key: jax.Array, start: types.PyTree | None):
     assert models.start is not None
     shape: Any = models.start.architecture
     _, start = cut.cut_layers(shape, start, models.layers)
+  if models.tokens is not None:
+    start = models.tokens.put_into(start)
   if getattr(models.student, "low_rank", None) is not None:
     drawn = models.student.init(jax.random.fold_in(key, 0))
     start = low_rank_lib.beside(drawn, start)
@@ -134,7 +160,7 @@ def find_models(
     if k not in living and t.ref != INIT
   }
   spec = config.student
-  if isinstance(spec, config_lib.Lora):
+  if isinstance(spec, (config_lib.Lora, config_lib.Retokenised)):
     spec = spec.base
   start, layers = None, None
   if isinstance(spec, config_lib.Pretrained):
@@ -162,7 +188,11 @@ def find_models(
     attention=config.attention,
     heads_axis=rules(config).get("heads"),
   )
-  models = Models(teachers, student, start, layers, living)
+  tokens = None
+  if isinstance(config.student, config_lib.Retokenised):
+    tokens = _new_tokens(config, start, beside)
+    student = pretrained.with_fields(student, vocab_size=tokens.count)
+  models = Models(teachers, student, start, layers, tokens, living)
   teachers = {
     k: teachers.get(k) or _initial(k, config, models)
     for k in config.teachers
@@ -236,6 +266,34 @@ def identity(
   if found.location.kind == "drawn":
     told["architecture"] = config_json.encode(found.architecture)
   return told
+
+
+def _new_tokens(
+  config: config_lib.Config,
+  start: pretrained.Found | None,
+  beside: pretrained.Beside,
+) -> Tokens:
+  assert isinstance(config.student, config_lib.Retokenised)
+  assert start is not None
+  if config.tokenizer is None:
+    raise types.UserError(
+      "student: a Retokenised reads the tokens of the config's tokenizer, and "
+      'none is named; set tokenizer to a model reference or "bytes"'
+    )
+  if not start.location.has_tokenizer:
+    raise types.UserError(
+      f"student: {start.ref} brings no tokenizer, so nothing says what its own "
+      "tokens are; name a base that has one"
+    )
+  if not hasattr(start.architecture, "num_layers"):
+    raise types.UserError(
+      f"student: Retokenised is for decoders, and {start.ref} is a "
+      f"{type(start.architecture).__name__}"
+    )
+  directory = beside if isinstance(beside, pathlib.Path) else None
+  new = tokenizers.locate(config.tokenizer, beside=directory)
+  count = max(tokenizers.load(new).get_vocab().values()) + 1
+  return Tokens(new, start.location, config.student.embed, count)
 
 
 def _with_adapters(

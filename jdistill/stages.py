@@ -21,7 +21,15 @@ from jdistill import (
   types,
 )
 from jdistill import workdir as workdir_lib
-from jdistill.config import Config, Cut, Lora, Stages, changed, references
+from jdistill.config import (
+  Config,
+  Cut,
+  Lora,
+  Retokenised,
+  Stages,
+  changed,
+  references,
+)
 from jdistill.models.base import Architecture
 
 _TO_DO = ("eval_rollouts", "evals", "samples", "steps")
@@ -171,5 +179,7 @@ def _check(stages: Stages, workdir: pathlib.Path, finished: Container) -> None:
 def _come(config: Config, workdir: pathlib.Path) -> pretrained.Found:
   """The student of a stage that has finished."""
   spec = config.student
-  own = None if isinstance(spec, (Cut, Lora)) else spec.architecture
+  own = (
+    None if isinstance(spec, (Cut, Lora, Retokenised)) else spec.architecture
+  )
   return pretrained.find(workdir_lib.name(workdir), architecture=own)

@@ -189,6 +189,44 @@ class IdentityHead:
 
 
 @pytree
+class ChosenHead:
+  """The head of a model for chosen ids, in their order; `chosen` makes one."""
+
+  head: Any
+  ids: Leaf | None  # [V] of the head's logits; None: they are the chosen ones
+  missing: Leaf  # [V] bool, where no id was chosen: the logit is -inf
+
+  @property
+  def vocab_size(self) -> int:
+    return self.missing.shape[0]
+
+  def cut(self, vocab_size: int) -> "ChosenHead":
+    ids = None if self.ids is None else self.ids[:vocab_size]
+    head = self.head.cut(vocab_size) if ids is None else self.head
+    return ChosenHead(head, ids, self.missing[:vocab_size])
+
+  def __call__(self, hidden: jax.Array) -> jax.Array:
+    logits = self.head(hidden)
+    if self.ids is not None:
+      logits = jnp.take(logits, self.ids, axis=-1)
+    missing = jnp.expand_dims(self.missing, tuple(range(logits.ndim - 1)))
+    return jnp.where(missing, -jnp.inf, logits)
+
+
+def chosen(head: Any, ids: jax.Array) -> ChosenHead:
+  """The head for these ids [V] of its vocabulary; -1 stands for none.
+
+  Of a matrix the rows are taken, so that no others are multiplied by.
+  """
+  missing, ids = ids < 0, jnp.maximum(ids, 0)
+  if not isinstance(head, Head):
+    return ChosenHead(head, ids, missing)
+  bias = None if head.bias is None else head.bias[ids]
+  rows = dataclasses.replace(head, weight=head.weight[ids], bias=bias)
+  return ChosenHead(rows, None, missing)
+
+
+@pytree
 class PairHead:
   """One head for two positions at a time, such as neighbours in the text.
 

@@ -9,6 +9,7 @@ from jdistill.losses.alpha_beta import alpha_beta as alpha_beta
 from jdistill.losses.chunks import at_chunks as at_chunks
 from jdistill.losses.chunks import chunk_ends as chunk_ends
 from jdistill.losses.chunks import chunk_places as chunk_places
+from jdistill.losses.chunks import chunk_starts as chunk_starts
 from jdistill.losses.chunks import chunk_sums as chunk_sums
 from jdistill.losses.chunks import (
   likelihood_difference as likelihood_difference,
@@ -34,6 +35,8 @@ from jdistill.losses.features import layer_pairs as layer_pairs
 from jdistill.losses.features import mse as mse
 from jdistill.losses.features import project as project
 from jdistill.losses.features import smooth_l1 as smooth_l1
+from jdistill.losses.ordered import jsd_of_masses as jsd_of_masses
+from jdistill.losses.ordered import sorted_l1 as sorted_l1
 from jdistill.losses.policy import clipped_surrogate as clipped_surrogate
 from jdistill.losses.policy import discounted_returns as discounted_returns
 from jdistill.losses.policy import group_advantages as group_advantages

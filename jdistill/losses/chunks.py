@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from jdistill.losses.pairs import compute_dtype
 from jdistill.types import Scalar
@@ -67,9 +67,20 @@ def chunk_ends(chunks: Int[Array, "B T"]) -> Bool[Array, "B T"]:
 
 
 @jax.jit
+def chunk_starts(chunks: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+  """Whether each token is the first of its chunk.
+
+  Args:
+    chunks: [B, T], ascending but for the zeros between them.
+  """
+  before = jnp.pad(chunks[:, :-1], ((0, 0), (1, 0)))
+  return chunks > jax.lax.cummax(before, axis=1)
+
+
+@jax.jit
 def at_chunks(
-  values: Num[Array, "B C"], chunks: Int[Array, "B T"]
-) -> Num[Array, "B T"]:
+  values: Shaped[Array, "B C"], chunks: Int[Array, "B T"]
+) -> Shaped[Array, "B T"]:
   """The value of the chunk that each token is in; 0 in none.
 
   Args:

@@ -440,3 +440,44 @@ def chunk_tokens(batch: types.Batch, num: int) -> jax.Array:
     for chunks in (chunks_of(batch, view) for view in ("student", "teacher"))
   ]
   return jnp.where(counts[0] > 0, counts[1], 0)
+
+
+def first_of_chunks(batch: types.Batch, view: str, num: int) -> jax.Array:
+  """[B, C] the position at which the first token of each chunk is a target."""
+  chunks = chunks_of(batch, view)
+  return losses.chunk_places(losses.chunk_starts(chunks), chunks, num=num)
+
+
+def behind_chunks(batch: types.Batch, view: str, num: int) -> jax.Array:
+  """[B, C] the position that has read all of each chunk; 0 where none has."""
+  chunks, segments = chunks_of(batch, view), text(batch, view, "").segment_ids
+  goes_on = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
+  ends = losses.chunk_ends(chunks)[:, :-1] & goes_on
+  # The place of the target is that of the token one further on.
+  ends = jnp.pad(ends, ((0, 0), (1, 0)))
+  behind = jnp.pad(chunks[:, :-1], ((0, 0), (1, 0)))
+  return losses.chunk_places(ends, behind, num=num)
+
+
+def paired_by_place(batch: types.Batch) -> tuple[jax.Array, jax.Array]:
+  """The teacher's position for each of the student's, [B, T], and whether
+  there is one: the same number among the learnt targets of a document."""
+  views = [text(batch, view, "pairs") for view in ("student", "teacher")]
+  masks = [(view.mask != 0).astype(jnp.int32) for view in views]
+  place = [
+    losses.place_in_document(view.mask, view.segment_ids)[0].astype(jnp.int32)
+    for view in views
+  ]
+  size = masks[1].shape[1]
+  num = max(mask.shape[1] for mask in masks)  # documents are no more than that
+  # Which learnt target of the row each is, from 1, on the teacher's side.
+  rank = jnp.cumsum(masks[1], axis=1) * masks[1]
+  at = losses.chunk_places(masks[1] > 0, rank, num=size)
+  segments = jnp.where(masks[1] > 0, views[1].segment_ids, 0)
+  counts = losses.chunk_sums(masks[1], segments, num=num)
+  before = jnp.cumsum(counts, axis=1) - counts
+  own = jnp.where(masks[0] > 0, views[0].segment_ids, 0)
+  paired = (masks[0] > 0) & (place[0] <= losses.at_chunks(counts, own))
+  which = losses.at_chunks(before, own) + place[0]
+  index = losses.at_chunks(at, jnp.where(paired, which, 0))
+  return index, paired.astype(views[0].mask.dtype)

@@ -13,7 +13,7 @@ from jdistill import gguf_file, workdir
 from jdistill.refs import globs, grammar, hub, licence, wheels
 from jdistill.types import UserError
 
-Kind = Literal["huggingface", "gguf", "run", "orbax", "drawn"]
+Kind = Literal["huggingface", "gguf", "run", "orbax", "drawn", "bytes"]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 _ORBAX_MARKS = ("_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt")
@@ -24,9 +24,9 @@ class Located:
   """A model that was found.
 
   `path` is a file for `gguf`, nothing for `drawn` (weights that are in no
-  file), else a directory; `selector` is `last`, `best` or a step for `run`;
-  `licence` is what the model states, else its package, None where neither
-  says; `name` is short, for tables.
+  file) and for `bytes` (a tokenizer alone), else a directory; `selector` is
+  `last`, `best` or a step for `run`; `licence` is what the model states, else
+  its package, None where neither says; `name` is short, for tables.
   """
 
   ref: str

@@ -4,3 +4,4 @@
 
 from jdistill.surgery.cut import cut_layers as cut_layers
 from jdistill.surgery.cut import evenly_spaced as evenly_spaced
+from jdistill.surgery.retokenise import retokenise as retokenise

@@ -14,7 +14,7 @@ from jdistill.tokenizers.documents import (
   token_pieces,
 )
 from jdistill.tokenizers.loading import load, locate, save
-from jdistill.tokenizers.pairs import boundary, nearest, same
+from jdistill.tokenizers.pairs import boundary, nearest, parts, same
 from jdistill.tokenizers.vocabulary import (
   check_head,
   fingerprint,
@@ -34,6 +34,7 @@ __all__ = [
   "locate",
   "nearest",
   "num_bytes",
+  "parts",
   "prepends_space",
   "render_chat",
   "render_prompt",

@@ -10,7 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from jdistill import gguf_file, refs
-from jdistill.tokenizers import gguf, library
+from jdistill.tokenizers import byte, gguf, library
 from jdistill.types import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def load(
   silently cut documents.
 
   Args:
-    source: a model reference, what `refs.locate` made of it, or a directory
-      with a tokenizer alone.
+    source: a model reference, what `refs.locate` made of it, a directory with
+      a tokenizer alone, or "bytes", one token for each byte.
   Returns: a fast tokenizer, with the model's chat template if it has one.
   Raises:
     UserError: there is none, or it cannot be read.
@@ -46,6 +46,8 @@ def load(
       return _from_directory(source.path / RUN_DIRECTORY)
     case "huggingface":
       return _from_directory(source.path)
+    case "bytes":
+      return byte.build()
     case _:
       what = "an Orbax checkpoint" if source.kind == "orbax" else "it"
       raise UserError(
@@ -67,6 +69,8 @@ def locate(
   """
   if isinstance(source, refs.Located):
     return source
+  if source == byte.BYTES:
+    return refs.Located(byte.BYTES, "bytes", pathlib.Path(), name=byte.BYTES)
   path = pathlib.Path(source).expanduser()
   alone = not (path / "config.json").is_file()
   if alone and (path / "tokenizer.json").is_file():

@@ -113,6 +113,53 @@ def nearest(
   return found
 
 
+def parts(
+  new: "PreTrainedTokenizerFast", old: "PreTrainedTokenizerFast"
+) -> tuple[np.ndarray, np.ndarray]:
+  """The old tokens that each new one is made of, for `surgery.retokenise`.
+
+  The same token where there is one; else those that the old tokenizer makes of
+  its text or, where that is no whole characters, the longest that fit.
+
+  Args:
+    new, old: tokenizers that keep all bytes of a text.
+  Returns: ids [V, K] int32 and weights [V, K] float32, equal for the tokens of
+    each; all 0 for special tokens that the old one does not have.
+  Raises: UserError as `token_pieces`.
+  """
+  pieces = documents.token_pieces(new)
+  found = [[i] if i >= 0 else [] for i in same(new, old, len(pieces)).tolist()]
+  ids = _by_piece(documents.token_pieces(old))
+  plain = not documents.prepends_space(old)
+  for index, piece in enumerate(pieces):
+    if found[index] or not piece:
+      continue
+    try:
+      text = piece.decode() if plain else ""
+    except UnicodeDecodeError:
+      text = ""
+    encoded = old.backend_tokenizer.encode(text, add_special_tokens=False)
+    found[index] = encoded.ids or _longest(piece, ids)
+  width = max(map(len, found))
+  table = np.zeros((len(pieces), width), np.int32)
+  weights = np.zeros((len(pieces), width), np.float32)
+  for index, own in enumerate(found):
+    table[index, : len(own)] = own
+    weights[index, : len(own)] = 1 / max(1, len(own))
+  return table, weights
+
+
+def _longest(piece: bytes, ids: dict[bytes, int]) -> list[int]:
+  """Tokens that make up a piece, from the left the longest that fits."""
+  found, at = [], 0
+  while at < len(piece):
+    ends = range(len(piece), at, -1)
+    end = next((e for e in ends if piece[at:e] in ids), at + 1)
+    found += [ids[piece[at:end]]] if piece[at:end] in ids else []
+    at = end
+  return found
+
+
 def _keep(path: pathlib.Path, found: np.ndarray) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

@@ -62,8 +62,11 @@ OWN = {
     }
   ),
 }
+# Teachers with another tokenizer.
+PAIRS = [methods.ALM, methods.ALMLatents, methods.DSKD, methods.GOLD,
+         methods.MinED, methods.ULD]  # fmt: skip
 KINDS = {
-  methods.ALM: ("pair",),
+  **dict.fromkeys(PAIRS, ("pair",)),
   methods.EAGLE: ("draft",),
   methods.MiniLLM: ("decoder",),
   methods.RouterBalance: ("sparse",),
@@ -79,14 +82,16 @@ ALIKE = [methods.AdaSPEC, methods.AdaptiveKL, methods.AlphaBetaKD,
          methods.OnPolicyDistillation, methods.Routed, methods.SkewKL,
          methods.WeightedKD]  # fmt: skip
 # Texts alone, whose layouts take longest.
-TEXTS = [methods.ALM, methods.EAGLE, methods.MiniLLM, methods.SelfDistillation,
+TEXTS = [*PAIRS, methods.EAGLE, methods.MiniLLM, methods.SelfDistillation,
          methods.SpanLoss]  # fmt: skip
 CASES = [
   pytest.param(
     cls,
     kind,
     id=f"{cls.__name__}-{kind}",
-    marks=[pytest.mark.slow] if cls in ALIKE and kind == "decoder" else [],
+    marks=[pytest.mark.slow]
+    if (cls in ALIKE and kind == "decoder") or cls in PAIRS[1:]
+    else [],
   )
   for cls in CLASSES
   for kind in KINDS.get(cls, ("decoder", "classifier"))
@@ -382,7 +387,13 @@ def test_accumulation_is_refused_where_it_would_change_the_loss(cls):
     make()
 
 
-@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+  "cls",
+  [
+    pytest.param(c, marks=[pytest.mark.slow] if c in PAIRS[1:] else [])
+    for c in CLASSES
+  ],
+)
 def test_teachers_get_no_gradient(cls):
   method = build(cls)
   kind = KINDS.get(cls, ("classifier",))[0]
