@@ -49,6 +49,8 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("optim",), ("types", "paths", "schedules")),
   (("sampling",), ("types", "models", "sharding")),
   (("cached",), (ABOVE,)),
+  (("speaker",), ("types",)),
+  (("students",), ("models",)),
   (("rollout", "step"), (ABOVE,)),
   (("beds",), (ABOVE,)),
   (("audit",), ("types",)),  # configs name audits, evaluations feed them

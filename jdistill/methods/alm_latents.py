@@ -95,7 +95,7 @@ class ALMLatents(base.Method):
         "state": state,
         "size": jnp.where(real[..., None], size, 0).sum(1),
       }
-    return found
+    return jax.lax.stop_gradient(found)
 
   def prepare(
     self, arrays: types.PyTree, batch: types.Batch, keys: jax.Array
