@@ -9,6 +9,7 @@ import pathlib
 from typing import Any, get_args
 
 from jdistill import types
+from jdistill.served import flags
 
 FORMATS = "top_k:K, sampled:DRAWS, hidden:bfloat16 or hidden:int8"
 
@@ -64,6 +65,19 @@ def parser() -> argparse.ArgumentParser:
   made.add_argument(
     "--stage", metavar="NAME", help="of a run of several (default: the last)"
   )
+  made.add_argument(
+    "--served",
+    metavar="URL",
+    help="the config's teacher is asked there, in one process, instead of "
+    "being loaded here",
+  )
+  made.add_argument(
+    "--dialect",
+    choices=("vllm", "llama.cpp"),
+    default="vllm",
+    help="how that server tells log-probabilities (default: %(default)s)",
+  )
+  flags.add(made)
   return made
 
 
@@ -88,6 +102,8 @@ def cache(args: argparse.Namespace, rest: list[str]) -> int:
     )
   startup.prepare(refs.cache_directory() / "compiled")
   teacher = args.teacher or next(iter(config.teachers), "")
+  if args.served is not None:
+    return _served(args, config, format, teacher)
   try:
     found = cache_job.cache(config, args.to, format, teacher=teacher)
     if args.calibrate:
@@ -98,4 +114,23 @@ def cache(args: argparse.Namespace, rest: list[str]) -> int:
 
   if jax.process_index() == 0:
     print(json.dumps({"cache": str(args.to), **found}))
+  return 0
+
+
+def _served(args, config, format, teacher: str) -> int:
+  """The same through an endpoint; answers are kept beside the cache."""
+  import sys
+
+  from jdistill import ask_command, served, served_cache
+
+  kept = served.Kept(args.to.with_name(f"{args.to.name}.answers"))
+  endpoint = flags.endpoint(args, args.served)
+  with served.Client(endpoint, kept) as client:
+    try:
+      found = served_cache.cache(
+        config, args.to, format, client, teacher=teacher, dialect=args.dialect
+      )
+    finally:
+      print(f"jdistill: {ask_command.told(client.totals)}", file=sys.stderr)
+  print(json.dumps({"cache": str(args.to), **found}))
   return 0

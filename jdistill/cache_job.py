@@ -98,8 +98,8 @@ def cache(
   asked: list[int] = []
   with jax.set_mesh(job.mesh), signals.collected(asked):
     params = job.load()
-    manifest = job.manifest(params)
-    distributed.decide(lambda: _begin(directory, manifest))
+    manifest = job.manifest({"digest": _digest(params)}, params)
+    distributed.decide(lambda: begin_cache(directory, manifest))
     for texts in job.texts:
       count = len(texts.rows)
       if max_rows is not None:
@@ -107,15 +107,8 @@ def cache(
       _say(job, texts, count, params, part_rows, asked, log)
     if not job.is_head_kept():
       job.keep_head(params)
-  distributed.decide(lambda: _finish(directory, manifest, job.texts))
-  found = store.Cache(directory)
-  figures = {
-    "rows": len(found),
-    "tokens": found.tokens,
-    "bytes": found.size,
-    "bytes_per_token": found.size / max(1, found.tokens),
-  }
-  return figures | found.figures()
+  distributed.decide(lambda: finish_cache(directory, manifest, job.texts))
+  return store.Cache(directory).summary()
 
 
 def calibrate(
@@ -263,7 +256,10 @@ class Job:
       ),
     )
 
-  def manifest(self, params: types.PyTree) -> dict[str, Any]:
+  def manifest(
+    self, told: dict[str, Any], params: types.PyTree | None = None
+  ) -> dict[str, Any]:
+    """`told` is what else tells this teacher from others."""
     shape = self.found.architecture
     head = None
     if isinstance(self.format, cached.Hidden):
@@ -271,8 +267,7 @@ class Job:
     return {
       "version": store.VERSION,
       "jdistill": __version__,
-      "teacher": run_models.identity(self.spec, self.found)
-      | {"digest": _digest(params)},
+      "teacher": run_models.identity(self.spec, self.found) | told,
       "signal": config_json.encode(self.format),
       "tokenizer": self.tokenizer,
       "vocab_size": shape.vocab_size,
@@ -349,7 +344,7 @@ def _digest(params: types.PyTree) -> str:
   return f"{len(found)}-{sum(found.values()) % (1 << 64):016x}"
 
 
-def _begin(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+def begin_cache(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
   """Makes the directory, or checks that the cache in it is this one."""
   if (directory / store.MANIFEST).is_file():
     old = store.read_manifest(directory)
@@ -377,7 +372,7 @@ def _shown(value: Any) -> str:
   return config_json.call(value) if isinstance(value, dict) else str(value)
 
 
-def _finish(
+def finish_cache(
   directory: pathlib.Path, manifest: Mapping[str, Any], texts: list[Texts]
 ) -> None:
   old = store.read_manifest(directory)["data"]
@@ -398,7 +393,7 @@ def _say(
   log: Log,
 ) -> None:
   """Caches the rows of one data config that are not there yet."""
-  missing, number = distributed.decide(lambda: _missing(job, texts, rows))
+  missing, number = distributed.decide(lambda: missing_rows(job, texts, rows))
   log(f"{texts.name}: {rows} rows, {len(missing)} to be cached")
   count = jax.process_count()
   numbers = range(number + jax.process_index(), 10**8, count)
@@ -431,7 +426,7 @@ def _told_to_stop(asked: list[int], at: int) -> bool:
   return multihost_utils.reached_preemption_sync_point(at)
 
 
-def _missing(job: Job, texts: Texts, rows: int) -> tuple[list[int], int]:
+def missing_rows(job: Job, texts: Texts, rows: int) -> tuple[list[int], int]:
   """Those of the first rows that are not cached, each content once, and the
   next part's number."""
   parts = store.parts(job.directory)

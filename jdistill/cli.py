@@ -10,6 +10,7 @@ COMMANDS = (
   "cache",
   "evaluate",
   "generate",
+  "ask",
   "speculate",
   "export",
   "report",
@@ -34,6 +35,8 @@ Distil a big Flax model into a small one.
       KL to a teacher, perplexity, agreement, bits per byte of models
   generate REF --prompt TEXT | --prompts FILE [--to FILE] [--temperature T]
       continue a text as it is written, or each of many
+  ask URL --prompts FILE [--to FILE] [--model NAME] [--key-from VARIABLE]
+      have a served teacher answer prompts, through an OpenAI-compatible API
   speculate TARGET DRAFT ... --prompts FILE [--draft-tokens N]
       how often a target accepts what drafts guess, and what that saves
   export RUN --to DIR [--format hf|gguf]

@@ -179,6 +179,13 @@ def generate(argv: list[str]) -> int:
   return generate_command.generate(argv)
 
 
+def ask(argv: list[str]) -> int:
+  """`jdistill ask URL --prompts FILE`"""
+  from jdistill import ask_command
+
+  return ask_command.ask(argv)
+
+
 def speculate(argv: list[str]) -> int:
   """`jdistill speculate TARGET DRAFT ... --prompts FILE`"""
   from jdistill import speculate_command

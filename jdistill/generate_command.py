@@ -123,7 +123,7 @@ def generate(argv: list[str]) -> int:
   out = contextlib.nullcontext(sys.stdout) if file is None else file.writing()
   with out as lines:
     for (_, _, head), answer in zip(
-      left, _progress(answers, len(left)), strict=True
+      left, progress(answers, len(left)), strict=True
     ):
       print(json.dumps(completions.row(head, answer)), file=lines, flush=True)
   return 0
@@ -238,7 +238,7 @@ def _guessed(args, settings, found, tokenizer, ends, prompt, params) -> None:
     print(f"jdistill: {line}", file=sys.stderr)
 
 
-def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
   """The same items, counted on standard error if somebody looks."""
   import rich.console
   import rich.progress

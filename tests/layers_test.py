@@ -33,6 +33,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("paths", "workdir"), ("types",)),
   (("hlo",), ()),  # reads the text of compiled programs
   (("schedules",), ("types",)),
+  (("served",), ("types",)),  # knows HTTP and no models
   (("losses",), ("types",)),
   (("gguf_file",), ("types",)),
   (
@@ -68,6 +69,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("completions",), (ABOVE,)),
   (("speculate",), (ABOVE,)),
   (("generate_command",), (ABOVE,)),
+  (("ask_command",), (ABOVE,)),
   (("speculate_command",), (ABOVE,)),
   (("model_card",), (ABOVE,)),
   (("export",), (ABOVE,)),
@@ -75,6 +77,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("stages",), (ABOVE,)),
   (("train",), (ABOVE,)),
   (("cache_job",), (ABOVE,)),
+  (("served_cache",), (ABOVE,)),
   (("cache_command",), (ABOVE,)),
   (("plan",), (ABOVE,)),
   (("report",), (ABOVE,)),

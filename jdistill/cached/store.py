@@ -187,6 +187,16 @@ class Cache:
   def __len__(self) -> int:
     return len(self._sorted)
 
+  def summary(self) -> dict[str, Any]:
+    """How much there is, and `figures`."""
+    counts = {
+      "rows": len(self),
+      "tokens": self.tokens,
+      "bytes": self.size,
+      "bytes_per_token": self.size / max(1, self.tokens),
+    }
+    return counts | self.figures()
+
   def figures(self) -> dict[str, float]:
     """Means per token of what the format counted."""
     names = {name for one in self._figures for name in one}
