@@ -47,7 +47,11 @@ DISTILLSPEC = Experiment(
   metrics=DRAFT,
   budget=CHAIN,
   first=READER,
-  verdict="",
+  verdict="The divergence decides: total variation, which is 1 less the "
+  "acceptance, is accepted most (0.816), then JSD (0.804), forward KL "
+  "(0.795) and reverse KL (0.767). The text says little here, where fixed "
+  "text is from the target as well: what the target writes anew gains 0.002 "
+  "to 0.003 but with forward KL, what the draft writes loses 0.005 to 0.011.",
 )
 
 _ALL_IN_ONE = "--reference.steps 1 --draft.steps 400"

@@ -8,6 +8,7 @@ docs/results/page.py`.
 """
 
 import drafts
+import hacking
 import on_chains
 import on_signals
 import on_sums
@@ -29,6 +30,7 @@ EXPERIMENTS = {
     on_sums.KDRL,
     drafts.DISTILLSPEC,
     drafts.ADASPEC,
+    hacking.HACKING,
     on_signals.SPARSE,
     on_signals.FIRST,
     teachers.ENSEMBLE,

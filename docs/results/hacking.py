@@ -1,0 +1,40 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Teacher hacking: near the teacher, away from the truth."""
+
+from experiments import Arm, Experiment
+
+
+def _writer(name: str) -> str:
+  """Flags that let another one write than the teacher, once for all."""
+  where = "--distilled.rollout.parts"
+  return f"{where}.offline.share 0 {where}.{name}.share 1"
+
+
+HACKING = Experiment(
+  name="hacking",
+  title="Teacher hacking",
+  paper="Tiapkin et al., 2025, arXiv:2502.02671",
+  methods=("KD",),
+  claim=(
+    "On fixed answers of the teacher a student leaves the truth while it goes "
+    "on nearing the teacher; answers written anew, by either, prevent it."
+  ),
+  config="configs/teacher_hacking.py",
+  arms={
+    "offline": Arm(),
+    "online_teacher": Arm(_writer("online_teacher")),
+    "online_student": Arm(_writer("online_student")),
+  },
+  control="offline",
+  metrics={
+    "eval/kl_oracle": "lower",
+    "eval/kl": "lower",
+    "own/kl_oracle": "lower",
+    "own/kl": "lower",
+  },
+  budget="960 updates of 30 answers of 29 tokens to 480 prompts, after a "
+  "teacher and a start that have read 256 documents",
+  rates=(),
+  verdict="",
+)
