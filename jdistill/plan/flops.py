@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core as core
 
 
 def count(fn: Callable[..., Any], *shapes: Any) -> float:
@@ -23,9 +24,20 @@ def count(fn: Callable[..., Any], *shapes: Any) -> float:
 def of_jaxpr(jaxpr: Any, turns: int = 1) -> float:
   """Of a traced program or a part of it.
 
-  Loops whose number of turns the trace does not tell count for `turns`.
+  Loops whose number of turns the trace does not tell count for `turns`. What
+  nothing reads is not computed.
   """
-  return sum((_equation(e, turns) for e in jaxpr.eqns), 0.0)
+  return sum((_equation(e, turns) for e in _read(jaxpr)), 0.0)
+
+
+def _read(jaxpr: Any) -> list[Any]:
+  """The equations whose results something reads, last first."""
+  wanted, found = {v for v in jaxpr.outvars if isinstance(v, core.Var)}, []
+  for eqn in reversed(jaxpr.eqns):
+    if eqn.effects or any(v in wanted for v in eqn.outvars):
+      wanted |= {v for v in eqn.invars if isinstance(v, core.Var)}
+      found.append(eqn)
+  return found
 
 
 def _equation(eqn: Any, turns: int) -> float:

@@ -29,13 +29,19 @@ def chosen(a, b):
   return jax.lax.cond(a.sum() > 0, product, lambda a, b: a @ b * 0, a, b)
 
 
+def unread(a, b):
+  unread = jax.jit(looped)(a, b), a[0] @ b[0]
+  del unread
+  return product(a, b)
+
+
 def recomputed(a, b):
   return jax.grad(lambda a: jax.checkpoint(product)(a, b).sum())(a)
 
 
 @pytest.mark.parametrize(
   ("fn", "products"),
-  [(product, 1), (jax.jit(product), 1), (looped, 7), (chosen, 1)],
+  [(product, 1), (jax.jit(product), 1), (looped, 7), (chosen, 1), (unread, 1)],
 )
 def test_products_and_what_holds_them(fn, products):
   assert flops.count(fn, A, B) == products * PRODUCT
