@@ -3,6 +3,8 @@
 """Against a server in a process of its own, killed and started again."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -266,3 +268,24 @@ def test_a_wrong_key_ends_with_one_message(serve, tmp_path, capsys):
   assert cli.main(["ask", server.url, "--prompts", str(prompts)]) == 2
   said = capsys.readouterr().err.splitlines()[-1]
   assert said.startswith(f"jdistill: {server.url}/completions: the server")
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_pays_for_what_was_under_way_alone(
+  serve, tmp_path
+):
+  server = serve(TABLE, "--slow", "0.2")
+  prompts, to = tmp_path / "p.txt", tmp_path / "out.jsonl"
+  prompts.write_text("".join(f"{i % V} {i // V % V}\n" for i in range(40)))
+  words = [sys.executable, "-m", "jdistill.cli", "ask", server.url]
+  words += ["--prompts", str(prompts), "--to", str(to), "--temperature", "0"]
+  words += ["--max-new-tokens", "3", "--concurrency", "2"]
+  process = subprocess.Popen(words)
+  while len(server.asked()) < 12:
+    time.sleep(0.02)
+  process.kill()
+  process.wait()
+  subprocess.run(words, check=True)
+  assert 40 <= len(server.asked()) <= 42
+  texts = [json.loads(line)["text"] for line in to.read_text().splitlines()]
+  assert texts == [greedy(given["prompt"], 3) for given in PROMPTS]
