@@ -36,5 +36,10 @@ HACKING = Experiment(
   budget="960 updates of 30 answers of 29 tokens to 480 prompts, after a "
   "teacher and a start that have read 256 documents",
   rates=(),
-  verdict="",
+  verdict="Half of it. On fixed answers the distance to the truth is least "
+  "after 380 to 520 of 960 updates and 0.03 to 0.04 more at the end, in all "
+  "three seeds, but the distance to the teacher on held-out text does not "
+  "fall any more either: the answers are learnt by heart, and the detector, "
+  "which asks for a proxy that goes on falling, stays silent. Answers "
+  "written anew, by either, end 0.11 to 0.12 nearer to the truth.",
 )
