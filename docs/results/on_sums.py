@@ -142,5 +142,8 @@ SDPO = Experiment(
   budget="300 updates of 32 prompts with 8 answers, from the same start",
   first=("train configs/sums_base.py --steps 600 --workdir runs/sums_early",),
   rates=(1e-4, 3e-4, 1e-3),
-  verdict="",
+  verdict="Holds, and is small: of 80 % right answers at the start SDPO "
+  "makes 82 %, GRPO 78 %. It costs a little of the copying (98.5 % against "
+  "99.8 %), and is less robust: at a learning rate of 1e-3 it falls to 18 %, "
+  "GRPO to 73 % (one seed).",
 )
