@@ -58,6 +58,9 @@ def chunk_ends(chunks: Int[Array, "B T"]) -> Bool[Array, "B T"]:
 
   Args:
     chunks: [B, T], ascending but for the zeros between them.
+  Example:
+    >>> chunk_ends(jnp.array([[1, 1, 0, 2]]))
+    Array([[False,  True, False,  True]], dtype=bool)
   """
   # The number that comes next, beyond zeros; larger than all at the end.
   most = jnp.iinfo(chunks.dtype).max
@@ -72,6 +75,9 @@ def chunk_starts(chunks: Int[Array, "B T"]) -> Bool[Array, "B T"]:
 
   Args:
     chunks: [B, T], ascending but for the zeros between them.
+  Example:
+    >>> chunk_starts(jnp.array([[1, 1, 0, 2]]))
+    Array([[ True, False, False,  True]], dtype=bool)
   """
   before = jnp.pad(chunks[:, :-1], ((0, 0), (1, 0)))
   return chunks > jax.lax.cummax(before, axis=1)
@@ -86,6 +92,9 @@ def at_chunks(
   Args:
     values: [B, C] of each chunk, chunk 1 first.
     chunks: [B, T].
+  Example:
+    >>> at_chunks(jnp.array([[5.0, 7.0]]), jnp.array([[1, 1, 0, 2]]))
+    Array([[5., 5., 0., 7.]], dtype=float32)
   """
   padded = jnp.pad(values, ((0, 0), (1, 0)))
   return jnp.take_along_axis(padded, chunks, axis=1)
@@ -101,6 +110,10 @@ def chunk_places(
     places: [B, T] marks of at most one token for each chunk.
     chunks: [B, T].
     num: C.
+  Example:
+    >>> chunks = jnp.array([[1, 1, 0, 2]])
+    >>> chunk_places(chunk_ends(chunks), chunks, num=2)
+    Array([[1, 3]], dtype=int32)
   """
   at = jnp.broadcast_to(jnp.arange(chunks.shape[1]), chunks.shape)
   return chunk_sums(jnp.where(places, at, 0), chunks, num=num)
@@ -152,6 +165,10 @@ def likelihood_difference(
     alpha: order of the Renyi divergence, not 1.
   Returns: [*B], unreduced; in nats, but for `abs_exp`.
   References: Minixhofer et al., 2025, arXiv:2503.20083, Sec. 3.
+  Example:
+    >>> student, teacher = jnp.array(-1.0), jnp.array(-2.0)
+    >>> print(f"{likelihood_difference(student, teacher, kind='abs'):.4f}")
+    1.0000
   """
   dtype = compute_dtype(student, teacher)
   q, p = (jnp.minimum(x.astype(dtype), 0) for x in (student, teacher))

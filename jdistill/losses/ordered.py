@@ -23,10 +23,11 @@ def sorted_l1(
     student: [*B, V] probabilities, not logits; gradients flow.
     teacher: [*B, W] likewise; stopping gradients is the caller's job.
   Returns: [*B], unreduced, no unit.
-  Example:
-    >>> sorted_l1(jnp.array([0.2, 0.8]), jnp.array([0.7, 0.0, 0.3]))
-    Array(0.2, dtype=float32)
   References: Boizard et al., 2024, arXiv:2402.12030, Eq. 5.
+  Example:
+    >>> student, teacher = jnp.array([0.2, 0.8]), jnp.array([0.7, 0.0, 0.3])
+    >>> print(f"{sorted_l1(student, teacher):.4f}")
+    0.2000
   """
   dtype = compute_dtype(student, teacher)
   q, p = (jnp.sort(x.astype(dtype), axis=-1) for x in (student, teacher))
@@ -58,6 +59,10 @@ def jsd_of_masses(
     beta: share of the teacher, strictly between 0 and 1.
   Returns: [*B], unreduced.
   References: Agarwal et al., 2024, arXiv:2306.13649, Sec. 3.
+  Example:
+    >>> student, teacher = jnp.array([0.5, 0.25]), jnp.array([0.25, 0.5])
+    >>> print(f"{jsd_of_masses(student, teacher):.4f}")
+    0.0425
   """
   dtype = compute_dtype(student, teacher)
   q, p = (jnp.maximum(x.astype(dtype), 1e-8) for x in (student, teacher))
