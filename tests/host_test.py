@@ -130,6 +130,7 @@ def gradient(place: str):
     return jax.device_get(made(*drawn, placed))
 
 
+@pytest.mark.slow
 def test_the_same_gradient_from_either_memory():
   chex.assert_trees_all_equal(gradient("host"), gradient("device"))
 

@@ -162,8 +162,8 @@ def test_experts_learn_the_same_on_any_mesh(mesh, microbatches):
 @pytest.mark.parametrize(
   ("mesh", "microbatches"),
   [
-    ((2, 2, 2), 2),
     # Minutes together, most of it compilation.
+    pytest.param((2, 2, 2), 2, marks=pytest.mark.slow),
     pytest.param((1, 2, 4), 4, marks=pytest.mark.slow),
     pytest.param((8, 1, 1), 1, marks=pytest.mark.slow),
     pytest.param((1, 8, 1), 1, marks=pytest.mark.slow),

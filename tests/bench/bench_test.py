@@ -64,6 +64,7 @@ def has(figures: dict, *keys: str) -> None:
     assert low <= figures[key] <= high, key
 
 
+@pytest.mark.slow
 def test_step():
   line = bench("step", f"{MODELS} --steps 2 --method jsd")
   assert set(line["arms"]) == {"floor", "jsd"}
@@ -85,7 +86,9 @@ def test_remat():
     assert arm["xla_temp_mib"] > 0
 
 
-@pytest.mark.parametrize("more", ["--dense", "--mode recompute"])
+@pytest.mark.parametrize(
+  "more", ["--dense", pytest.param("--mode recompute", marks=pytest.mark.slow)]
+)
 def test_loss(more):
   line = bench(
     "loss",
@@ -122,6 +125,7 @@ def test_data():
   assert 0.9 * 20000 < line["arms"]["records"]["packed_tokens"] < 20000 + 10000
 
 
+@pytest.mark.slow
 def test_cache():
   line = bench(
     "cache",
@@ -137,6 +141,7 @@ def test_cache():
   assert arms["hidden:bfloat16"]["kl"] < 1e-3
 
 
+@pytest.mark.slow
 def test_checkpoint():
   line = bench("checkpoint", f"{MODELS} --steps 3 --every 10 --saves 1")
   has(line, "step_s", "stall_s", "stall_in_steps", "write_s", "restore_s")
@@ -146,6 +151,7 @@ def test_checkpoint():
   assert line["checkpoint_mib"] > 0
 
 
+@pytest.mark.slow
 def test_sample():
   line = bench(
     "sample",
@@ -159,6 +165,7 @@ def test_sample():
     has(line["memory"][reader], "gb_per_s")
 
 
+@pytest.mark.slow
 def test_compile():
   line = bench("compile", f"{MODELS} --depths 1 2")
   arms = line["arms"]

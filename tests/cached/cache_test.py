@@ -128,7 +128,11 @@ def test_draws_are_from_the_teacher(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("dtype", "limit"), [("bfloat16", 1e-5), ("int8", 1e-3)]
+  ("dtype", "limit"),
+  [
+    pytest.param("bfloat16", 1e-5, marks=pytest.mark.slow),
+    ("int8", 1e-3),
+  ],
 )
 def test_hidden_states_are_the_whole_distribution(tmp_path, dtype, limit):
   """Through the head, soft cap and all."""
@@ -177,9 +181,9 @@ def test_a_run_on_hidden_states_is_the_run_itself(tmp_path):
 @pytest.mark.parametrize(
   ("format", "rest"),
   [
-    (cached.TopK(4), "bucket"),
+    pytest.param(cached.TopK(4), "bucket", marks=pytest.mark.slow),
     (cached.TopK(4), "gold"),
-    (cached.Sampled(9), None),
+    pytest.param(cached.Sampled(9), None, marks=pytest.mark.slow),
   ],
 )
 def test_steps_are_the_same_on_any_mesh(tmp_path, format, rest):

@@ -53,6 +53,7 @@ VALUES = {
   "alpha-beta": (methods.AlphaBetaKD(), alpha_beta),
   "adaptive": (methods.AdaptiveKL(), None),
 }
+QUICK = {"forward", "reverse", "jsd"}
 EVERYWHERE = {"bucket", "renormalise_both"}
 FINITE = {*EVERYWHERE, "renormalise", "gold"}
 RIGHT = {
@@ -130,7 +131,13 @@ def distributions(p, q, cut, rest, target):
 
 
 @pytest.mark.parametrize("rest", RESTS)
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in VALUES
+  ],
+)
 def test_each_is_its_formula(name, rest):
   method, formula = VALUES[name]
   if rest not in method.needs().sparse:

@@ -322,8 +322,8 @@ def test_gradients_reach_what_a_feature_depends_on():
 
 @pytest.mark.parametrize(
   "remat",
-  ["elementwise", *(pytest.param(r, marks=pytest.mark.slow)
-                    for r in ("dots", "full"))],
+  [pytest.param(r, marks=pytest.mark.slow)
+   for r in ("elementwise", "dots", "full")],
 )  # fmt: skip
 def test_remat_changes_no_gradient(remat):
   expected, _ = features_and_gradients("none")

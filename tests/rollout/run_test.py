@@ -97,7 +97,7 @@ def test_metrics_tell_who_wrote_and_what_it_took(tmp_path):
 @pytest.mark.parametrize(
   "kind",
   [
-    "replay",
+    pytest.param("replay", marks=pytest.mark.slow),
     pytest.param("adaptive", marks=pytest.mark.slow),
     pytest.param("reused", marks=pytest.mark.slow),
   ],

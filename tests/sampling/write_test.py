@@ -311,7 +311,11 @@ def laws(name):
 
 
 @pytest.mark.parametrize(
-  "name", [pytest.param("blend", marks=pytest.mark.slow), "interleaved"]
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("blend", "interleaved")
+  ],
 )
 def test_mixes_follow_their_law(name):
   mix, params, law = laws(name)

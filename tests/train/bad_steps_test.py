@@ -115,6 +115,7 @@ def test_nothing_changes_but_the_step(what):
   assert int(state.step) == 4
 
 
+@pytest.mark.slow
 def test_costs_no_memory_and_changes_no_good_run(monkeypatch):
   """Against a step that does not look; both reuse the whole state."""
   wide = DecoderConfig(

@@ -70,8 +70,8 @@ def test_greedy_text_is_the_targets_own(shape, lm, near):
 @pytest.mark.parametrize(
   "shape",
   [
-    "tree",
-    *(pytest.param(s, marks=pytest.mark.slow) for s in ("chain", "best")),
+    *(pytest.param(s, marks=pytest.mark.slow) for s in ("tree", "chain")),
+    pytest.param("best", marks=pytest.mark.slow),
   ],
 )
 def test_greedy_text_with_a_penalty_is_the_targets_own(shape, lm, near):
