@@ -30,7 +30,7 @@ def test_a_run_is_the_same_wherever_its_arrays_lie(world, tmp_path):
   for stage, row in alone.items():
     for key, value in row.items():
       assert spread[stage][key] == pytest.approx(value, rel=1e-4), (stage, key)
-  assert any("mesh: data 1, fsdp 2, context 2, tensor 2" in x for x in lines)
+  assert any("fsdp 2, expert 1, context 2, tensor 2" in x for x in lines)
   layout = json.loads((tmp_path / "spread" / "shardings.json").read_text())
   assert layout["mesh"]["context"] == 2
   assert layout["totals"]["teacher"]["host_bytes"] > 0
