@@ -217,6 +217,5 @@ REVISION = Experiment(
   first=READER,
   verdict="None of the three adds anything here. Corrected answers and span "
   "relations are not told apart from forward KL on the student's own text; "
-  "the gated KL is worse, by what it leaves out: its gate leaves most of the "
-  "tail untaught.",
+  "the gated KL is worse by 0.06 nats, which was not looked into.",
 )

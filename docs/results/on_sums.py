@@ -115,10 +115,10 @@ KDRL = Experiment(
   rates=(1e-4, 3e-4, 1e-3),
   verdict="Together they do better than the reward alone, but nothing "
   "gains: of 27 % right answers at the start GRPO keeps 17 %, the teacher 24 "
-  "%, both 26 %. From a start of 84 % all three stay at 83 to 84 %. It is "
-  "the one number for each token of few prompts: the teacher's whole "
-  "distributions on as many different prompts reach 44 to 46 % in the same "
-  "updates (one seed).",
+  "%, both 26 %. From a start of 84 % all three stay at 83 to 84 %. The "
+  "teacher's whole distributions on 128 different prompts an update, in "
+  "place of one number for each token of 16 prompts, reach 44 to 46 % in as "
+  "many updates (one seed).",
 )
 
 _SDPO = "rl self"
