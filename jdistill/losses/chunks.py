@@ -41,6 +41,7 @@ def chunk_sums(
     chunks: [B, T] from 0 to `num`; what is in no chunk is 0.
     num: C, the most chunks that a row can have.
   Returns: [B, C], chunk 1 first; 0 for chunks without tokens.
+  References: Minixhofer et al., 2025, arXiv:2503.20083, Sec. 3.
   Example:
     >>> chunk_sums(jnp.ones((1, 4)), jnp.array([[1, 1, 0, 3]]), num=3)
     Array([[2., 0., 1.]], dtype=float32)
@@ -58,6 +59,8 @@ def chunk_ends(chunks: Int[Array, "B T"]) -> Bool[Array, "B T"]:
 
   Args:
     chunks: [B, T], ascending but for the zeros between them.
+  Returns: [B, T], False where the token is in no chunk.
+  References: Minixhofer et al., 2025, arXiv:2503.20083, Sec. 3.
   Example:
     >>> chunk_ends(jnp.array([[1, 1, 0, 2]]))
     Array([[False,  True, False,  True]], dtype=bool)
@@ -75,6 +78,8 @@ def chunk_starts(chunks: Int[Array, "B T"]) -> Bool[Array, "B T"]:
 
   Args:
     chunks: [B, T], ascending but for the zeros between them.
+  Returns: [B, T], False where the token is in no chunk.
+  References: Minixhofer et al., 2025, arXiv:2503.20083, Sec. 3.
   Example:
     >>> chunk_starts(jnp.array([[1, 1, 0, 2]]))
     Array([[ True, False, False,  True]], dtype=bool)
@@ -92,6 +97,8 @@ def at_chunks(
   Args:
     values: [B, C] of each chunk, chunk 1 first.
     chunks: [B, T].
+  Returns: [B, T].
+  References: Minixhofer et al., 2025, arXiv:2503.20083, Sec. 3.
   Example:
     >>> at_chunks(jnp.array([[5.0, 7.0]]), jnp.array([[1, 1, 0, 2]]))
     Array([[5., 5., 0., 7.]], dtype=float32)
@@ -110,6 +117,8 @@ def chunk_places(
     places: [B, T] marks of at most one token for each chunk.
     chunks: [B, T].
     num: C.
+  Returns: [B, C] positions from 0, chunk 1 first.
+  References: Minixhofer et al., 2025, arXiv:2503.20083, Sec. 3.
   Example:
     >>> chunks = jnp.array([[1, 1, 0, 2]])
     >>> chunk_places(chunk_ends(chunks), chunks, num=2)

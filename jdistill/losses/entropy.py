@@ -61,6 +61,8 @@ def cross_entropy(logits: Logits, targets: Ids) -> Nats:
       id too: the caller multiplies by its mask.
   Returns: [*B], unreduced; NaN where a target is out of range, inf where its
     logit is -inf.
+  References: Good, 1952, doi:10.1111/j.2517-6161.1952.tb00104.x (the
+    logarithmic score).
   Example:
     >>> logits = jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]]))
     >>> print(cross_entropy(logits, jnp.array([0, 1])).round(4))
@@ -125,6 +127,7 @@ def entropy(logits: Logits, *, tau: Scalar = 1.0) -> Nats:
     logits: [*B, V] logits, -inf allowed; gradients flow.
     tau: temperature dividing the logits.
   Returns: [*B], unreduced, in [0, log V].
+  References: Shannon, 1948, doi:10.1002/j.1538-7305.1948.tb01338.x, Sec. 6.
   Example:
     >>> print(entropy(jnp.zeros((2, 4))).round(4))
     [1.3863 1.3863]

@@ -34,6 +34,8 @@ def project(
     kernel: [D, E].
     bias: [E], or None.
   Returns: [*B, E].
+  References: Romero et al., 2014 (the regressor), arXiv:1412.6550; Jiao et
+    al., 2019, arXiv:1909.10351.
   Example:
     >>> project(jnp.ones((2, 3)), jnp.ones((3, 5))).shape
     (2, 5)
@@ -218,6 +220,8 @@ def layer_mean(
     biases: its bias [E] or None for each pair.
   Returns: [*B], unreduced over positions.
   Raises: UserError if there is no pair, or not one projector for each.
+  References: Jiao et al., 2019 (TinyBERT), arXiv:1909.10351, with equal
+    weights.
   Example:
     >>> layers = [jnp.zeros((2, 4)), jnp.ones((2, 4))]
     >>> print(layer_mean(mse, layers, layers, pairs=((0, 1), (1, 1))))

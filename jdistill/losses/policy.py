@@ -293,6 +293,8 @@ def place_in_document(
     segment_ids: [*B, T] documents; None for one document a row.
   Returns: (place, total), [*B, T] each: place is 1 at the first token of a
     document that counts. Both are 0 where the mask is 0.
+  References: Gu, Dong, Wei & Huang, 2023, arXiv:2306.08543, Sec. 2.2 (lengths
+    to divide by).
   Example:
     >>> place, total = place_in_document(jnp.array([0.0, 1.0, 1.0]))
     >>> print(place, total)
@@ -315,6 +317,7 @@ def whiten(values: Values, mask: Mask, *, eps: Scalar = 1e-8) -> Values:
     mask: [*B], 1 where a value counts.
     eps: added to the variance.
   Returns: [*B], 0 where the mask is 0.
+  References: Gu, Dong, Wei & Huang, 2023, arXiv:2306.08543 (its code).
   Example:
     >>> print(whiten(jnp.array([1.0, 3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
     [-1.  1.  0.]

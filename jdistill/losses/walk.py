@@ -73,6 +73,22 @@ def walk(
   Returns: (total, metrics): the summed loss [], differentiable once with
     respect to live streams and params, in float32 or wider; and the summed
     metrics, which carry no gradient.
+  References: Hsu et al., 2024 (Liger), arXiv:2410.10989 (gradients of a
+    chunk in the forward pass, for cross entropy); Wijmans et al., 2024,
+    arXiv:2411.09009.
+  Example:
+    >>> from jdistill import losses, types
+    >>> head = types.Head(jnp.eye(3))  # [V, D]
+    >>> student = types.Dense(jnp.zeros((2, 4, 3)), head)
+    >>> teacher = types.Dense(jnp.ones((2, 4, 3)).at[..., 0].set(2), head)
+    >>> def fn(logits, mask, params):
+    ...   kl = losses.forward_kl(logits["student"], logits["teacher"])
+    ...   return kl * mask, {"kl": kl * mask, "tokens": mask}
+    >>> streams = {"student": student, "teacher": teacher}
+    >>> mask = jnp.ones((2, 4))
+    >>> total, metrics = walk(fn, streams, mask, frozen=("teacher",))
+    >>> print(f"{total / metrics['tokens']:.4f}")
+    0.1233
   """
   live = {k: v for k, v in streams.items() if k not in frozen}
   return _walk(
@@ -95,6 +111,15 @@ def walk_tokens(
     fn: `fn(logits, data, params) -> values`, a pytree of [C, ...] arrays.
     streams, data, params, frozen, chunk_bytes: as in `walk`.
   Returns: the same pytree of [*B, ...] arrays.
+  References: as of `walk`.
+  Example:
+    >>> from jdistill import losses, types
+    >>> dense = types.Dense(jnp.zeros((2, 4, 3)), types.Head(jnp.eye(3)))
+    >>> def fn(logits, targets, params):
+    ...   return losses.cross_entropy(logits["student"], targets)
+    >>> targets = jnp.zeros((2, 4), int)
+    >>> print(walk_tokens(fn, {"student": dense}, targets).sum(-1).round(4))
+    [4.3944 4.3944]
   """
   live = {k: v for k, v in streams.items() if k not in frozen}
   return _walk_tokens(

@@ -36,6 +36,7 @@ def match_vocab(
       large difference of sizes means two tokenizers.
   Returns: student and teacher logits, [*B, vocab_size] each.
   Raises: UserError if either has fewer ids.
+  References: none.
   Example:
     >>> student, teacher = jnp.zeros((2, 5)), jnp.zeros((2, 8))
     >>> student, teacher = match_vocab(student, teacher, vocab_size=4)
@@ -74,6 +75,7 @@ def token_scores(
       KL(teacher || student) in nats.
     tau: temperature dividing the logits.
   Returns: [*B], unreduced; `mean_one` makes weights of it.
+  References: none; weights of this kind are part of many methods.
   Example:
     >>> logits = jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]]))
     >>> y = jnp.array([0, 1])
@@ -108,6 +110,7 @@ def mean_one(
     mask: [*B], 1 where the loss counts.
   Returns: [*B] without gradient, 0 where the mask is 0; the mask itself if all
     scores under it are 0.
+  References: none.
   Example:
     >>> print(mean_one(jnp.array([1.0, 3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
     [0.5 1.5 0. ]
@@ -141,6 +144,8 @@ def top_fraction(
     fraction: in (0, 1], taken to four digits.
   Returns: [*B], the mask where a score is kept, 0 elsewhere.
   Raises: UserError for a fraction outside (0, 1].
+  References: Hu et al., 2025 (AdaSPEC), arXiv:2510.19779; Lin et al., 2024
+    (Rho-1), arXiv:2404.07965.
   Example:
     >>> mask = jnp.array([1.0, 1.0, 1.0, 0.0])
     >>> print(top_fraction(jnp.array([3.0, 1.0, 2.0, 9.0]), mask, fraction=0.5))
