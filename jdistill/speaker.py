@@ -8,11 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jdistill import types
+from jdistill.methods import base
+from jdistill.models.base import Architecture
 
 HEARD = ("embed",)
 """Features of a teacher that a student hears."""
+
+Tables = Mapping[str, Mapping[str, np.ndarray]]
+"""What `base.Needs.tables` asks for, by the name of the speaker."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,3 +76,56 @@ class Speaker:
       lambda: jnp.zeros_like(outputs.hidden),
     )
     return types.Outputs(hidden, outputs.head, {}, {})
+
+
+def wants(
+  student: Architecture, method: base.Method
+) -> dict[str, tuple[str, ...]]:
+  """Features by model name: for the method, and for a student that hears."""
+  found = dict(method.wants())
+  if student.hears is not None:
+    own = found.get(student.hears, ())
+    found[student.hears] = tuple(dict.fromkeys((*own, *HEARD)))
+  return found
+
+
+def speakers(
+  method: base.Method,
+  models: tuple[Architecture, Mapping[str, Architecture], Any, Any],
+  batch: types.Batch,
+  keys: jax.Array | None = None,
+  tables: Tables | None = None,
+) -> tuple[Speaker, dict[str, Speaker]]:
+  """The student and the teachers: architectures, then their parameters."""
+  student, teachers, params, teacher_params = models
+  want, tables = wants(student, method), tables or {}
+  frozen = jax.lax.stop_gradient(teacher_params)
+  voices = {}
+  for name, arch in teachers.items():
+    model, said = _silent, {}
+    if name in batch.said:  # on devices of its own; here is but its head
+      said = {
+        view: outputs.with_head(frozen[name])
+        for view, outputs in batch.said[name].items()
+      }
+    else:
+      model = arch.for_evaluation().bind(frozen[name])
+    voices[name] = Speaker(
+      model, batch, want.get(name, ()), said, tables=tables.get(name, {})
+    )
+  learner = Speaker(
+    student.bind(params["student"]),
+    batch,
+    want.get("student", ()),
+    hears=None if student.hears is None else voices[student.hears],
+    keys=keys,
+    tables=tables.get("student", {}),
+  )
+  return learner, voices
+
+
+def _silent(view: types.View, want: tuple[str, ...] = ()) -> types.Outputs:
+  del view, want
+  raise ValueError(
+    "the method asks a teacher for a view that is not in needs()"
+  )

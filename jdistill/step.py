@@ -11,20 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jdistill import bad_steps, losses, optim, schedules, types
-from jdistill.methods import base
+from jdistill import bad_steps, balance, losses, optim, schedules, types
+from jdistill.methods import base, grad_mag
 from jdistill.models.base import Architecture
 from jdistill.speaker import HEARD as HEARD
 from jdistill.speaker import Speaker as Speaker
+from jdistill.speaker import Tables as Tables
+from jdistill.speaker import speakers as speakers
+from jdistill.speaker import wants as wants
 
 BINS = 10
 """Of confidence, for `calibration` of evaluations."""
 
 GUESSES = 4
 """Of a draft, in a row, for `block_efficiency` of evaluations."""
-
-Tables = Mapping[str, Mapping[str, np.ndarray]]
-"""What `base.Needs.tables` asks for, by the name of the speaker."""
 
 Step = Callable[
   [types.TrainState, types.PyTree, types.Batch],
@@ -42,9 +42,9 @@ def make_loss(
 
   def loss(params, teacher_params, batch, ctx):
     models = student, teachers, params, teacher_params
-    speakers = _speakers(method, models, batch, ctx.keys, tables)
-    loss = method.loss(params["method"], *speakers, batch, ctx)
-    said = speakers[0].said.values()
+    learner, voices = speakers(method, models, batch, ctx.keys, tables)
+    loss = method.loss(params["method"], learner, voices, batch, ctx)
+    said = learner.said.values()
     return dataclasses.replace(
       loss, updates={k: v for o in said for k, v in o.updates.items()}
     )
@@ -81,6 +81,11 @@ def make_gradient(
       for k, v in method.norms(batch).items()
     }
 
+    if isinstance(method, grad_mag.GradMag):
+      norms |= _balance(
+        method, models, batch, keys, step, norms, microbatches, tables, mask
+      )
+
     def one(batch, keys):
       ctx = base.Context(step=step, keys=keys, norms=norms)
 
@@ -92,24 +97,13 @@ def make_gradient(
 
       return jax.grad(of, has_aux=True)(params)
 
-    if microbatches == 1:
-      grads, loss = one(batch, keys)
-      return _masked(grads, mask), loss
-
-    def body(carry, part):
-      return jax.tree.map(jnp.add, carry, one(*part)), None
-
-    parts = split_rows((batch, keys), microbatches)
-    first = jax.tree.map(lambda x: x[0], parts)
-    shapes = jax.eval_shape(one, *first)
-    if shapes[1].updates:
+    grads, loss = _sum_parts(one, (batch, keys), microbatches)
+    if microbatches > 1 and loss.updates:
       raise types.UserError(
         f"microbatches={microbatches}: the student keeps "
-        f"{', '.join(shapes[1].updates)} of each batch, so splitting it would "
+        f"{', '.join(loss.updates)} of each batch, so splitting it would "
         "change the result; use microbatches=1"
       )
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    grads, loss = jax.lax.scan(body, zeros, parts)[0]
     return _masked(grads, mask), loss
 
   return gradient
@@ -379,64 +373,11 @@ def output_shapes(
 
   def say(params, teacher_params, batch):
     models = student, teachers, {"student": params}, teacher_params
-    learner, voices = _speakers(method, models, batch)
+    learner, voices = speakers(method, models, batch)
     return {name: one() for name, one in {"student": learner, **voices}.items()}
 
   weights = {name: teacher.shapes() for name, teacher in teachers.items()}
   return jax.eval_shape(say, student.shapes(), weights, batch)
-
-
-def wants(
-  student: Architecture, method: base.Method
-) -> dict[str, tuple[str, ...]]:
-  """Features by model name: for the method, and for a student that hears."""
-  found = dict(method.wants())
-  if student.hears is not None:
-    own = found.get(student.hears, ())
-    found[student.hears] = tuple(dict.fromkeys((*own, *HEARD)))
-  return found
-
-
-def _speakers(
-  method: base.Method,
-  models: tuple[Architecture, Mapping[str, Architecture], Any, Any],
-  batch: types.Batch,
-  keys: jax.Array | None = None,
-  tables: Tables | None = None,
-) -> tuple[Speaker, dict[str, Speaker]]:
-  """The student and the teachers: architectures, then their parameters."""
-  student, teachers, params, teacher_params = models
-  want, tables = wants(student, method), tables or {}
-  frozen = jax.lax.stop_gradient(teacher_params)
-  voices = {}
-  for name, arch in teachers.items():
-    model, said = _silent, {}
-    if name in batch.said:  # on devices of its own; here is but its head
-      said = {
-        view: outputs.with_head(frozen[name])
-        for view, outputs in batch.said[name].items()
-      }
-    else:
-      model = arch.for_evaluation().bind(frozen[name])
-    voices[name] = Speaker(
-      model, batch, want.get(name, ()), said, tables=tables.get(name, {})
-    )
-  learner = Speaker(
-    student.bind(params["student"]),
-    batch,
-    want.get("student", ()),
-    hears=None if student.hears is None else voices[student.hears],
-    keys=keys,
-    tables=tables.get("student", {}),
-  )
-  return learner, voices
-
-
-def _silent(view: types.View, want: tuple[str, ...] = ()) -> types.Outputs:
-  del view, want
-  raise ValueError(
-    "the method asks a teacher for a view that is not in needs()"
-  )
 
 
 def _prepare(method, models, batch, keys, microbatches, tables=None):
@@ -444,8 +385,8 @@ def _prepare(method, models, batch, keys, microbatches, tables=None):
   params = models[2]
 
   def survey(batch):
-    speakers = _speakers(method, models, batch, tables=tables)
-    arrays = method.survey(params["method"], *speakers, batch)
+    learner, voices = speakers(method, models, batch, tables=tables)
+    arrays = method.survey(params["method"], learner, voices, batch)
     return jax.lax.stop_gradient(arrays)
 
   if microbatches == 1:
@@ -456,6 +397,33 @@ def _prepare(method, models, batch, keys, microbatches, tables=None):
     split_rows(batch, microbatches),
   )
   return method.prepare(join_rows(arrays), batch, keys)
+
+
+def _sum_parts(fn, rows: types.PyTree, num: int) -> types.PyTree:
+  """`fn(*rows)` of so many parts of the rows, one after another, added up."""
+  if num == 1:
+    return fn(*rows)
+
+  def body(carry, part):
+    return jax.tree.map(jnp.add, carry, fn(*part)), None
+
+  parts = split_rows(rows, num)
+  shapes = jax.eval_shape(fn, *jax.tree.map(lambda x: x[0], parts))
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  return jax.lax.scan(body, zeros, parts)[0]
+
+
+def _balance(
+  method, models, batch, keys, step, norms, microbatches, tables, mask
+):
+  """Norms of the parts' gradients by the student's last layer."""
+
+  def one(batch, keys):
+    ctx = base.Context(step=step, keys=keys, norms=norms)
+    return balance.gradients(method, models, batch, ctx, tables)
+
+  found = _sum_parts(one, (batch, keys), microbatches)
+  return balance.norms(method, models[0], found, mask)
 
 
 def _choose(mask, moving, staying):

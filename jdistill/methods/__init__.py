@@ -23,6 +23,7 @@ from jdistill.methods.features import Features as Features
 from jdistill.methods.features import layer_map as layer_map
 from jdistill.methods.first import FIRST as FIRST
 from jdistill.methods.gold import GOLD as GOLD
+from jdistill.methods.grad_mag import GradMag as GradMag
 from jdistill.methods.grpo import GRPO as GRPO
 from jdistill.methods.hinton import Hinton as Hinton
 from jdistill.methods.info_nce import InfoNCE as InfoNCE

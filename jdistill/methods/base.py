@@ -419,6 +419,14 @@ def join(part: str, name: str) -> str:
   return f"{part}/{name}" if part else name
 
 
+def within(norms: Mapping[str, jax.Array], part: str) -> dict[str, jax.Array]:
+  """Those of one part, by its own names."""
+  prefix = f"{part}/"
+  return {
+    k.removeprefix(prefix): v for k, v in norms.items() if k.startswith(prefix)
+  }
+
+
 def chunks_of(batch: types.Batch, view: str) -> jax.Array:
   """[B, T] the chunk of each of a view's targets, 0 where none counts."""
   found = batch.data[f"{view}_chunks"]

@@ -88,6 +88,13 @@ class Sum(base.Method):
       for name, part in self.active.items()
     }
 
+  def weights(self, ctx: base.Context) -> Mapping[str, jax.Array]:
+    """The share of each active part in the loss of a step, [] each."""
+    return {
+      name: jnp.asarray(schedules.at(part.weight, ctx.step))
+      for name, part in self.active.items()
+    }
+
   def norms(self, batch: types.Batch) -> dict[str, jax.Array]:
     return {
       base.join(name, norm): value
@@ -124,8 +131,7 @@ class Sum(base.Method):
     batch: types.Batch,
     ctx: base.Context,
   ) -> types.Loss:
-    active = self.active
-    weights = {k: schedules.at(p.weight, ctx.step) for k, p in active.items()}
+    active, weights = self.active, self.weights(ctx)
     walks: dict[str, dict[str, tuple[base.TokenMethod, jax.Array]]] = {}
     total, metrics = jnp.zeros(()), {}
     for name, part in active.items():
@@ -133,7 +139,7 @@ class Sum(base.Method):
       if isinstance(method, base.TokenMethod):
         walks.setdefault(method.view(), {})[name] = (method, weights[name])
         continue
-      own = dataclasses.replace(ctx, norms=_within(ctx.norms, name))
+      own = dataclasses.replace(ctx, norms=base.within(ctx.norms, name))
       loss = method.loss(params[name], student, teachers, batch, own)
       total = total + weights[name] * loss.total
       metrics |= {base.join(name, k): v for k, v in loss.metrics.items()}
@@ -151,10 +157,3 @@ def _union(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 def _common(groups: Sequence[tuple[types.Rest, ...]]) -> tuple[types.Rest, ...]:
   first, *others = groups or [()]
   return tuple(x for x in first if all(x in group for group in others))
-
-
-def _within(norms: Mapping[str, jax.Array], part: str) -> dict[str, jax.Array]:
-  prefix = f"{part}/"
-  return {
-    k.removeprefix(prefix): v for k, v in norms.items() if k.startswith(prefix)
-  }

@@ -3,6 +3,7 @@
 """What every model family offers: parameters apart from the function."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,6 +45,21 @@ class Architecture(abc.ABC):
   @abc.abstractmethod
   def bind(self, params: types.PyTree) -> types.Model:
     """The model with these parameters."""
+
+  def last_layer(
+    self, params: types.PyTree
+  ) -> tuple[types.PyTree, Callable[[types.PyTree], types.Model]]:
+    """Parameters of the last layer, and `bind` when these are given.
+
+    Args:
+      params: all parameters, or something of their tree's shape.
+    Raises: UserError where the architecture does not say which they are.
+    """
+    del params
+    raise types.UserError(
+      f"{type(self).__name__} does not say which parameters are its last "
+      'layer; name them: GradMag(last=("head/*",))'
+    )
 
   def trainable(self) -> types.PyTree | None:
     """A bool for each parameter that an optimizer may move; None for all."""

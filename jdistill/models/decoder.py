@@ -18,7 +18,7 @@ A sparse segment's MLP is that of `jdistill.models.experts`.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,6 +93,31 @@ class DecoderConfig(DecoderSpec, Architecture):
     if apart:
       model.apart = nnx.data(apart)
     return model
+
+  def last_layer(
+    self, params: types.PyTree
+  ) -> tuple[types.PyTree, Callable[[types.PyTree], "Decoder"]]:
+    """Parameters of the last layer, stacks of one, and `bind` with these.
+
+    A backward pass to them goes through that layer alone.
+    """
+    *before, stack = self.segments
+    name, depth = f"segment_{len(before)}", stack.num_layers - 1
+    if not depth:
+      return params[name], lambda own: self.bind({**params, name: own})
+    split = dataclasses.replace(
+      self,
+      segments=(*before, stack.keep(tuple(range(depth))), stack.keep((depth,))),
+    )
+
+    def take(part: slice) -> types.PyTree:
+      # Masks may have one value for all layers.
+      pick = lambda a: a if a.shape[0] == 1 else a[part]  # noqa: E731
+      return jax.tree.map(pick, params[name])
+
+    rest = {**params, name: take(slice(depth))}
+    own, last = take(slice(depth, None)), f"segment_{len(before) + 1}"
+    return own, lambda own: split.bind({**rest, last: own})
 
   def unstacked(self, params: types.PyTree) -> types.PyTree:
     """Copies of the stacked parameters, each layer's apart: a tuple of trees

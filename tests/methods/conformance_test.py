@@ -40,6 +40,12 @@ OWN = {
     {"teacher": 1.0, "reference": 0.5},
     weights="learned",
   ),
+  methods.GradMag: lambda: methods.GradMag(
+    {
+      "kd": methods.Part(methods.KD()),
+      "hidden": methods.Part(methods.Features(projector="always"), 0.5),
+    }
+  ),
   methods.Hinton: lambda: methods.Hinton(lam=RISE, tau=2.0),
   methods.OnPolicyDistillation: lambda: methods.OnPolicyDistillation(
     "clip", truncate=1.5
@@ -68,6 +74,7 @@ PAIRS = [methods.ALM, methods.ALMLatents, methods.DSKD, methods.GOLD,
 KINDS = {
   **dict.fromkeys(PAIRS, ("pair",)),
   methods.EAGLE: ("draft",),
+  methods.GradMag: ("decoder",),
   methods.MiniLLM: ("decoder",),
   methods.RouterBalance: ("sparse",),
   methods.SelfDistillation: ("decoder",),
@@ -414,7 +421,10 @@ def test_teachers_get_no_gradient(cls):
     own = speaker("student", student, params["student"], hears=hears)
     arrays = method.survey(params["method"], own, others, data)
     ready = method.prepare(arrays, data, keys)
-    ctx = base.Context(jnp.int32(3), keys, method.norms(ready))
+    norms = method.norms(ready)
+    if cls is methods.GradMag:
+      norms |= {f"{name}/gradient": jnp.ones(()) for name in method.parts}
+    ctx = base.Context(jnp.int32(3), keys, norms)
     return loss(params, frozen, ready, ctx).total
 
   # Zeros that nothing computes: the gradient is absent, not merely small.
