@@ -16,17 +16,16 @@ other axis.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from jdistill import types
 from jdistill.losses import budget
+from jdistill.losses.division import Args, Streams, on_mesh
 
-Streams = Mapping[str, types.Dense]
 TokenFn = Callable[[dict[str, jax.Array], Any, Any], tuple[jax.Array, Any]]
 """`fn(logits, data, params) -> (loss, metrics)`.
 
@@ -35,16 +34,6 @@ TokenFn = Callable[[dict[str, jax.Array], Any, Any], tuple[jax.Array, Any]]
 `loss` is [C], every weight and denominator applied; `metrics` is a pytree of
 [C] arrays.
 """
-
-
-class _Args(NamedTuple):
-  """What a walk reads, apart by what receives a gradient."""
-
-  live: Any  # {stream: Dense}
-  params: Any
-  frozen: Any  # {stream: Dense}
-  data: Any
-  real: Any = None  # [C], False where a chunk is only filled up
 
 
 def walk(
@@ -111,7 +100,9 @@ def walk_tokens(
     fn: `fn(logits, data, params) -> values`, a pytree of [C, ...] arrays.
     streams, data, params, frozen, chunk_bytes: as in `walk`.
   Returns: the same pytree of [*B, ...] arrays.
-  References: as of `walk`.
+  References: Hsu et al., 2024 (Liger), arXiv:2410.10989 (gradients of a
+    chunk in the forward pass, for cross entropy); Wijmans et al., 2024,
+    arXiv:2411.09009.
   Example:
     >>> from jdistill import losses, types
     >>> dense = types.Dense(jnp.zeros((2, 4, 3)), types.Head(jnp.eye(3)))
@@ -132,15 +123,15 @@ def walk_tokens(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _walk(fn, chunk_bytes, live, params, frozen, data):
-  def body(carry, chunk: _Args):
+  def body(carry, chunk: Args):
     loss, metrics = _call(fn, chunk)
     return _add(carry, (loss.sum(), _sums(metrics))), ()
 
-  def local(args: _Args):
+  def local(args: Args):
     chunks, restore, _ = _split(args, chunk_bytes)
     return _scan_sums(body, chunks, restore)
 
-  return _on_mesh(local, _Args(live, params, frozen, data))[0]
+  return on_mesh(local, Args(live, params, frozen, data))[0]
 
 
 def _walk_fwd(fn, chunk_bytes, live, params, frozen, data):
@@ -148,17 +139,17 @@ def _walk_fwd(fn, chunk_bytes, live, params, frozen, data):
     loss, metrics = _apply(fn, rows, params)
     return loss.sum(), _sums(metrics)
 
-  def body(carry, chunk: _Args):
+  def body(carry, chunk: Args):
     total, metrics, (d_hidden, d_heads, d_params) = _gradients(summed, chunk)
     return _add(carry, (total, metrics, d_heads, d_params)), d_hidden
 
-  def local(args: _Args):
+  def local(args: Args):
     chunks, restore, join = _split(args, chunk_bytes)
     sums, d_hidden = _scan_sums(body, chunks, restore)
     return sums, jax.tree.map(join, d_hidden)
 
-  args = _Args(live, params, frozen, data)
-  (total, metrics, d_heads, d_params), d_hidden = _on_mesh(local, args)
+  args = Args(live, params, frozen, data)
+  (total, metrics, d_heads, d_params), d_hidden = on_mesh(local, args)
   return (total, metrics), (live, params, d_hidden, d_heads, d_params)
 
 
@@ -181,7 +172,7 @@ _walk.defvjp(_walk_fwd, _walk_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _walk_tokens(fn, chunk_bytes, live, params, frozen, data):
-  def local(args: _Args):
+  def local(args: Args):
     chunks, restore, join = _split(args, chunk_bytes)
 
     def body(carry, chunk):
@@ -190,7 +181,7 @@ def _walk_tokens(fn, chunk_bytes, live, params, frozen, data):
     _, values = jax.lax.scan(body, (), chunks)
     return (), jax.tree.map(join, values)
 
-  return _on_mesh(local, _Args(live, params, frozen, data))[1]
+  return on_mesh(local, Args(live, params, frozen, data))[1]
 
 
 def _walk_tokens_fwd(fn, chunk_bytes, live, params, frozen, data):
@@ -207,17 +198,17 @@ def _walk_tokens_bwd(fn, chunk_bytes, saved, cotangents):
     products = jax.tree.map(lambda v, c: (v * c).sum(), values, cotangent)
     return sum(jax.tree.leaves(products)), ()
 
-  def body(carry, chunk: _Args):
+  def body(carry, chunk: Args):
     _, _, (d_hidden, d_heads, d_params) = _gradients(summed, chunk)
     return _add(carry, (d_heads, d_params)), d_hidden
 
-  def local(args: _Args):
+  def local(args: Args):
     chunks, restore, join = _split(args, chunk_bytes)
     sums, d_hidden = _scan_sums(body, chunks, restore)
     return sums, jax.tree.map(join, d_hidden)
 
-  args = _Args(live, params, frozen, (data, cotangents))
-  (d_heads, d_params), d_hidden = _on_mesh(local, args)
+  args = Args(live, params, frozen, (data, cotangents))
+  (d_heads, d_params), d_hidden = on_mesh(local, args)
   return (
     *_cotangents(live, params, d_hidden, d_heads, d_params, 1.0),
     None,
@@ -248,7 +239,7 @@ def _apply(fn, rows: _Rows, params):
   return jax.tree.map(lambda x: jnp.where(real(x), x, 0), out)
 
 
-def _call(fn, chunk: _Args):
+def _call(fn, chunk: Args):
   """Calls the token function on the logits of one chunk."""
   rows = _Rows(_logits(chunk.live | chunk.frozen), chunk.data, chunk.real)
   size = _block_size(rows.logits)
@@ -262,7 +253,7 @@ def _call(fn, chunk: _Args):
   return _joined(values)
 
 
-def _gradients(summed, chunk: _Args):
+def _gradients(summed, chunk: Args):
   """`summed(rows, params) -> (total, metrics)` over one chunk.
 
   Returns: total, metrics, and the gradients of the total with respect to hidden
@@ -339,7 +330,7 @@ def _cotangents(live, params, d_hidden, d_heads, d_params, scale):
   return d_live, _scaled(d_params, params, scale)
 
 
-def _split(args: _Args, chunk_bytes: int | None):
+def _split(args: Args, chunk_bytes: int | None):
   """Cuts the tokens into chunks.
 
   Returns: the arrays that are scanned, [N, C, ...] each; a function that puts
@@ -376,9 +367,9 @@ def _split(args: _Args, chunk_bytes: int | None):
     jax.tree.map(cut, args.data),
   )
 
-  def restore(chunk) -> _Args:
+  def restore(chunk) -> Args:
     real, hidden, data = chunk
-    return _Args(
+    return Args(
       live={k: types.Dense(hidden[k], s.head) for k, s in args.live.items()},
       params=args.params,
       frozen={
@@ -454,72 +445,3 @@ def _scaled(grads, like, scale):
   leaves, tree = jax.tree.flatten(like)
   grads = tree.flatten_up_to(grads)
   return tree.unflatten([one(x, g) for x, g in zip(leaves, grads, strict=True)])
-
-
-# -------------------------------------------------------------------- mesh
-
-
-class _Division(NamedTuple):
-  """Mesh axes that divide the tokens, those of size 1 left out."""
-
-  rows: tuple[str, ...]
-  positions: tuple[str, ...]
-
-  @property
-  def all(self) -> tuple[str, ...]:
-    return self.rows + self.positions
-
-  @property
-  def spec(self) -> PartitionSpec:
-    return PartitionSpec(self.rows, *filter(None, [self.positions]))
-
-
-def _division(args: _Args) -> _Division:
-  """How the mesh in context divides the tokens of a walk."""
-  rows = tuple(a for a in types.BATCH_AXES if types.axis_size(a) > 1)
-  size = types.axis_size(types.CONTEXT_AXIS)
-  first = next(iter({**args.live, **args.frozen}.values())).hidden
-  fits = size > 1 and first.ndim > 2 and first.shape[1] % size == 0
-  return _Division(rows, (types.CONTEXT_AXIS,) if fits else ())
-
-
-def _narrow(streams: Streams) -> Streams:
-  def one(stream: types.Dense) -> types.Dense:
-    narrow = getattr(stream.head, "narrow", None)
-    if narrow is None:
-      return stream
-    return types.Dense(stream.hidden, narrow(stream.hidden.dtype))
-
-  return {k: one(s) for k, s in streams.items()}
-
-
-def _on_mesh(local, args: _Args):
-  """Runs `local` on each device's tokens.
-
-  `local(args)` returns sums over its tokens, which are added up over the
-  devices, and arrays with the tokens' leading axes.
-  """
-  # Narrow before the shards are gathered; gradients stay in the head's dtype.
-  args = args._replace(live=_narrow(args.live), frozen=_narrow(args.frozen))
-  division = _division(args)
-  if not division.all:
-    return local(args)
-  tokens, whole = division.spec, PartitionSpec()
-
-  def spec(streams):
-    return {
-      k: types.Dense(tokens, jax.tree.map(lambda _: whole, s.head))
-      for k, s in streams.items()
-    }
-
-  def summed(args):
-    sums, arrays = local(args)
-    return jax.lax.psum(sums, division.all), arrays
-
-  return jax.shard_map(
-    summed,
-    in_specs=(_Args(spec(args.live), whole, spec(args.frozen), tokens),),
-    out_specs=(whole, tokens),
-    axis_names=set(division.all),
-    check_vma=False,
-  )(args)

@@ -33,12 +33,12 @@ def test_the_header_of_a_method(path):
 
 
 def test_references_of_losses_can_be_found():
-  """By an arXiv id or a DOI."""
+  """By an arXiv id or a DOI, where there is one."""
   referring = 0
   for name in dir(losses):
     text = inspect.getdoc(getattr(losses, name)) or ""
     _, found, reference = text.partition("References: ")
-    if found:
+    if found and not reference.startswith("none"):
       referring += 1
       assert re.match(r"[^\n]*(\n +[^\n]*)*?(arXiv:\d{4}\.\d|doi:10\.)",
                       reference), name  # fmt: skip
