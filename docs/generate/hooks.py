@@ -1,0 +1,126 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What MkDocs asks for as it builds the site: generated pages and links.
+
+Pages of methods, modules and configs are made of the files of the repository.
+Links of a page to files outside of docs/, which are right in the repository,
+lead to the pages that show them; to a file that no page shows is an error.
+"""
+
+import functools
+import pathlib
+import posixpath
+import re
+from typing import Any
+
+import config_pages
+import method_pages
+import reference_pages
+import source
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
+
+_LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+_CODE = re.compile(r"(^ *```.*?^ *```|`[^`\n]+`)", re.M | re.S)
+_CONFIG = re.compile(r"`configs/(\w+)\.py`")
+_SPDX = re.compile(r"\A(<!-- SPDX-.*-->\n)+\n*")
+
+
+@functools.cache
+def generated() -> dict[str, str]:
+  """Markdown of the pages that no file in docs/ has, by path."""
+  launch = (source.ROOT / "launch" / "README.md").read_text()
+  return {
+    **method_pages.pages(),
+    **reference_pages.pages(),
+    **config_pages.pages(),
+    "launch.md": launch,
+  }
+
+
+def on_config(config: Any) -> Any:
+  """Puts the generated pages into the navigation."""
+  config.nav = [_filled(entry) for entry in config.nav]
+  return config
+
+
+def _filled(entry: Any) -> Any:
+  """An entry `Title: folder/` with the generated pages of that folder."""
+  if isinstance(entry, str):
+    return entry
+  ((title, value),) = entry.items()
+  if isinstance(value, list):
+    return {title: [_filled(item) for item in value]}
+  if not value.endswith("/"):
+    return entry
+  index = f"{value}index.md"
+  inside = [p for p in generated() if p.startswith(value) and p != index]
+  return {title: [index, *({_title(path): path} for path in inside)]}
+
+
+def _title(path: str) -> str:
+  return posixpath.basename(path).removesuffix(".md")
+
+
+def on_files(files: Any, config: Any) -> Any:
+  """Adds the generated pages."""
+  for path, text in generated().items():
+    files.append(File.generated(config, path, content=text))
+  return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+  """Leads links out of docs/, and names of configs, to pages of the site."""
+  del config
+  here = page.file.src_uri
+  if here in generated() and here != "launch.md":
+    return markdown
+  markdown = _SPDX.sub("", markdown)
+
+  def mended(match: re.Match[str]) -> str:
+    target, anchor = match[1], match[2] or ""
+    path = posixpath.normpath(posixpath.join(_folder(here), target))
+    if files.get_file_from_path(path.removeprefix("docs/")):
+      inside = path.removeprefix("docs/")
+    else:
+      inside = _shown(path, here)
+    return f"]({source.link(here, inside)}{anchor})"
+
+  parts = _CODE.split(markdown)
+  for i, part in enumerate(parts):
+    if i % 2 == 0:
+      parts[i] = _LINK.sub(mended, part)
+    elif (name := _CONFIG.fullmatch(part)) and _open(parts[i - 1]):
+      path = f"configs/{name[1]}.md"
+      if path in generated():
+        parts[i] = f"[{part}]({source.link(here, path)})"
+  return "".join(parts)
+
+
+def _folder(page: str) -> str:
+  """Where the file of a page lies in the repository."""
+  if page == "launch.md":
+    return "launch"
+  return posixpath.join("docs", posixpath.dirname(page))
+
+
+def _open(before: str) -> bool:
+  """Whether what follows is in no link and no heading."""
+  line = before.rpartition("\n")[2]
+  return not line.startswith("#") and line.count("[") == line.count("]")
+
+
+def _shown(path: str, page: str) -> str:
+  """The page that shows a file of the repository."""
+  file = pathlib.PurePosixPath(path)
+  if path == "launch/README.md":
+    return "launch.md"
+  if path == "README.md":
+    return "index.md"
+  if file.parent.name == "configs" and file.suffix == ".py":
+    return f"configs/{file.stem}.md"
+  if file.parent.name == "methods" and file.suffix == ".py":
+    method = method_pages.page_of(source.ROOT / path)
+    if method is not None:
+      return method
+  raise PluginError(f"{page}: no page of the site shows {path}")

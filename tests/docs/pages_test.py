@@ -1,0 +1,175 @@
+# SPDX-FileCopyrightText: 2026 The jdistill Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages say is so: messages, commands, pictures, generated pages."""
+
+import ast
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jdistill import cli, config
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+for folder in ("plots", "generate", "results"):
+  sys.path.insert(0, str(DOCS / folder))
+
+import docstrings
+import fits
+import jax
+import method_pages
+import source
+
+PAGES = sorted(p for p in DOCS.rglob("*.md"))
+FOREIGN = {"RESOURCE_EXHAUSTED: Out of memory"}
+"""Messages that are quoted and not jdistill's."""
+
+
+def said(node: ast.AST) -> str:
+  """A string of the source, with … for what is filled in."""
+  if isinstance(node, ast.Constant):
+    return node.value if isinstance(node.value, str) else ""
+  if isinstance(node, ast.JoinedStr):
+    return "".join(said(value) or "…" for value in node.values)
+  return ""
+
+
+def test_messages_that_are_explained_are_those_of_the_source():
+  strings = {
+    re.sub("…+", "…", said(node))
+    for path in (ROOT / "jdistill").rglob("*.py")
+    for node in ast.walk(source.tree(path))
+  }
+  text = (DOCS / "troubleshooting.md").read_text()
+  quoted = re.findall(r"^### `(.+)`$", text, re.M)
+  assert len(quoted) > 30
+  for message in set(quoted) - FOREIGN:
+    parts = [part for part in message.split("…") if part]
+    assert any(_in_order(parts, string) for string in strings), message
+
+
+def _in_order(parts: list[str], string: str) -> bool:
+  at = 0
+  for part in parts:
+    at = string.find(part, at)
+    if at < 0:
+      return False
+    at += len(part)
+  return True
+
+
+def commands() -> list[str]:
+  """Lines of `jdistill` with a config of the repository."""
+  found = {}
+  for page in PAGES:
+    if page.name in ("results.md", "launch.md"):
+      continue  # tested with their experiments, and with launch/
+    for block in re.findall(
+      r"^ *```sh\n(.*?)^ *```", page.read_text(), re.M | re.S
+    ):
+      for line in block.splitlines():
+        words = line.split("#")[0].strip()
+        if re.match(r"jdistill train configs/\w+\.py ", words):
+          found[words] = None
+        elif words.startswith("jdistill "):
+          assert words.split()[1] in cli.COMMANDS, words
+        for name in re.findall(r"\bconfigs/\w+\.py", words):
+          assert (ROOT / name).is_file(), words
+  return list(found)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_flags_of_commands_are_there(command):
+  words = shlex.split(command)[2:]
+  assert not {"--help", "-h"} & set(words[1:]) or len(words) == 2
+  if "--help" in words:
+    return
+  for own in ("--workdir", "--resume", "--profile", "--coordinator"):
+    if own in words:
+      at = words.index(own)
+      del words[at : at + 2]
+  config.load(ROOT / words[0], [w for w in words[1:] if w != "--distributed"])
+
+
+def test_one_hump_fitted_by_forward_kl_has_the_moments_of_two():
+  """Gaussians are an exponential family, whose moments forward KL matches."""
+  (best,) = fits.fits(fits.CHOICES["forward KL"])
+  probs = np.asarray(jax.nn.softmax(fits.teacher()), np.float64)
+  np.testing.assert_allclose(
+    (best.mean, best.std), fits.moments(probs), atol=2e-3
+  )
+  row = f"| forward KL | {best.mean:.2f} | {best.std:.2f} | {best.left:.0%} | |"
+  assert row in (DOCS / "divergences.md").read_text()
+
+
+def test_reverse_kl_takes_one_hump():
+  best, *others = fits.fits(fits.CHOICES["reverse KL"])
+  _, mean, std = fits.HUMPS[0]
+  np.testing.assert_allclose((best.mean, best.std), (mean, std), atol=0.02)
+  assert len(others) == 2
+
+
+def test_pictures_are_there_for_both_themes():
+  text = (DOCS / "divergences.md").read_text()
+  for name in re.findall(r"images/([\w-]+)\.svg#only-light", text):
+    for theme in ("light", "dark"):
+      file = DOCS / "images" / f"{name.removesuffix('light')}{theme}.svg"
+      assert file.is_file()
+      assert f"images/{file.name}#only-{theme}" in text
+
+
+@pytest.mark.parametrize("name", method_pages.classes())
+def test_methods_have_pages_of_their_files(name):
+  page = method_pages.pages()[f"methods/{name}.md"]
+  assert page.startswith(f"# {name}\n")
+  for experiment in method_pages._experiments(name):
+    assert experiment.claim in page
+  cls = method_pages.classes()[name]
+  for field in dataclasses.fields(cls):
+    assert f"`{field.name}`" in page, field.name
+
+
+def test_docstrings_become_markdown():
+  text = (
+    "Sum of a*b*c, [*B, V] to [*B].\n\n"
+    "    x = a*b\n\n"
+    "Args:\n  a: [*B, V] of one\n    long line.\n"
+    "Returns: [*B], unreduced.\n"
+    "References: Hinton, arXiv:1503.02531.\n"
+    "Example:\n  >>> print(2 * 3)\n  6"
+  )
+  assert docstrings.markdown(text) == (
+    "Sum of a\\*b\\*c, `[*B, V]` to `[*B]`.\n\n"
+    "    x = a*b\n\n"
+    "**Args**\n\n- `a`: `[*B, V]` of one long line.\n\n"
+    "**Returns** `[*B]`, unreduced.\n\n"
+    "**References** Hinton, "
+    "[arXiv:1503.02531](https://arxiv.org/abs/1503.02531).\n\n"
+    "**Example**\n\n```pycon\n>>> print(2 * 3)\n6\n```"
+  )
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+  """Links to pages and anchors that are not there are warnings."""
+  pytest.importorskip("mkdocs")
+  out = subprocess.run(
+    [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)],
+    cwd=ROOT,
+    env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert out.returncode == 0, out.stderr
+  assert "WARNING" not in out.stderr
+  html = (tmp_path / "reference" / "losses" / "index.html").read_text()
+  assert "jdistill.losses.divergences.forward_kl" in html
+  assert not re.search(r'(src|href)="https?://[^"]*\.(js|css|woff2?)"', html)
