@@ -34,7 +34,7 @@ def pages() -> dict[str, str]:
 
 def _page(path: pathlib.Path, text: str) -> str:
   first, _, rest = text.partition("\n")
-  shown = "\n".join(path.read_text().splitlines()[2:])
+  shown = path.read_text().partition('"""\n\n')[2].rstrip()  # below that text
   names = sorted(methods_of(path))
   lines = [f"# configs/{path.name}", "", docstrings.inline(first), ""]
   lines += [_text(rest.strip()), ""]

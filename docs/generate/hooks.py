@@ -23,6 +23,7 @@ from mkdocs.structure.files import File
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 _CODE = re.compile(r"(^ *```.*?^ *```|`[^`\n]+`)", re.M | re.S)
 _CONFIG = re.compile(r"`configs/(\w+)\.py`")
+_FIGURES = re.compile(r"`docs/(results/\w+\.jsonl?)`")
 _SPDX = re.compile(r"\A(<!-- SPDX-.*-->\n)+\n*")
 
 
@@ -90,11 +91,18 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
   for i, part in enumerate(parts):
     if i % 2 == 0:
       parts[i] = _LINK.sub(mended, part)
-    elif (name := _CONFIG.fullmatch(part)) and _open(parts[i - 1]):
-      path = f"configs/{name[1]}.md"
-      if path in generated():
-        parts[i] = f"[{part}]({source.link(here, path)})"
+    elif _open(parts[i - 1]) and (path := _named(part)):
+      parts[i] = f"[{part}]({source.link(here, path)})"
   return "".join(parts)
+
+
+def _named(code: str) -> str | None:
+  """The page of a config, or the file of figures, that `code` names."""
+  if figures := _FIGURES.fullmatch(code):
+    return figures[1]
+  config = _CONFIG.fullmatch(code)
+  path = f"configs/{config[1]}.md" if config else ""
+  return path if path in generated() else None
 
 
 def _folder(page: str) -> str:

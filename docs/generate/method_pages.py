@@ -31,9 +31,10 @@ FIDELITY = {
 @functools.cache
 def classes() -> dict[str, type[methods_lib.Method]]:
   """Every method of the registry by its public name."""
+  found = inspect.getmembers(methods_lib, inspect.isclass)
   return {
     name: cls
-    for name, cls in inspect.getmembers(methods_lib, inspect.isclass)
+    for name, cls in sorted(found, key=lambda pair: pair[0].lower())
     if issubclass(cls, methods_lib.Method) and not inspect.isabstract(cls)
   }
 
