@@ -404,5 +404,5 @@ def _prepare() -> None:
 
 def _add(parser: argparse._ActionsContainer, flag: str, **kwargs) -> None:
   """A flag with dashes that may be written with underscores too."""
-  parser.add_argument(flag, flag.replace("-", "_").replace("__", "--", 1),
-                      **kwargs)  # fmt: skip
+  other = flag.replace("-", "_").replace("__", "--", 1)
+  parser.add_argument(*dict.fromkeys((flag, other)), **kwargs)

@@ -255,4 +255,4 @@ def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
 def add(parser: argparse.ArgumentParser, flag: str, **kwargs: Any) -> None:
   """A flag with dashes that may be written with underscores too."""
   other = flag.replace("-", "_").replace("__", "--", 1)
-  parser.add_argument(flag, other, **kwargs)
+  parser.add_argument(*dict.fromkeys((flag, other)), **kwargs)

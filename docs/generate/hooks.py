@@ -13,6 +13,7 @@ import posixpath
 import re
 from typing import Any
 
+import command_pages
 import config_pages
 import method_pages
 import reference_pages
@@ -34,6 +35,7 @@ def generated() -> dict[str, str]:
   return {
     **method_pages.pages(),
     **reference_pages.pages(),
+    **command_pages.pages(),
     **config_pages.pages(),
     "launch.md": launch,
   }

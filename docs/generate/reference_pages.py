@@ -39,7 +39,14 @@ MODULES = (
 def pages() -> dict[str, str]:
   """Markdown by path."""
   found = {f"reference/{name}.md": _page(name) for name in MODULES}
-  lines = ["# Reference", "", "| module | |", "|---|---|"]
+  lines = [
+    "# Reference",
+    "",
+    "[The commands](commands.md), and the modules:",
+    "",
+    "| module | |",
+    "|---|---|",
+  ]
   for name in MODULES:
     text = source.docstring(source.file_of(f"jdistill.{name}"))
     first = docstrings.inline(text.partition("\n")[0])

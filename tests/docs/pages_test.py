@@ -4,12 +4,14 @@
 
 import ast
 import dataclasses
+import importlib
 import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -88,14 +90,49 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_flags_of_commands_are_there(command):
   words = shlex.split(command)[2:]
-  assert not {"--help", "-h"} & set(words[1:]) or len(words) == 2
-  if "--help" in words:
+  if words[1] == "--fields":
     return
   for own in ("--workdir", "--resume", "--profile", "--coordinator"):
     if own in words:
       at = words.index(own)
       del words[at : at + 2]
   config.load(ROOT / words[0], [w for w in words[1:] if w != "--distributed"])
+
+
+MODULES = {
+  name: importlib.import_module(f"jdistill.{name}")
+  for name in (
+    "audit", "beds", "config", "data", "losses", "methods", "models", "optim",
+    "rollout", "sampling", "schedules", "sharding", "types",
+  )
+}  # fmt: skip
+NAME = re.compile(rf"\b({'|'.join(MODULES)})\.([A-Za-z]\w+)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_names_in_code_are_there(page):
+  text = page.read_text()
+  for code in re.findall(r"^ *```python\n(.*?)^ *```", text, re.M | re.S):
+    # An ellipsis among arguments stands for others.
+    code = re.sub(r"^ *\.\.\.$", "**others", code, flags=re.M)
+    tree = ast.parse(textwrap.dedent(code))
+    for call in ast.walk(tree):
+      if isinstance(call, ast.Call) and (cls := _class(call.func)):
+        known = {field.name for field in dataclasses.fields(cls)}
+        assert {k.arg for k in call.keywords} <= {None, *known}, ast.unparse(
+          call
+        )
+  prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
+  for module, name in NAME.findall(" ".join(re.findall(r"`[^`]+`", prose))):
+    if module == "losses" or name[0].isupper():
+      assert hasattr(MODULES[module], name), f"{module}.{name}"
+
+
+def _class(node: ast.AST) -> type | None:
+  """The dataclass that `module.Class` in a page's code means."""
+  found = NAME.fullmatch(ast.unparse(node))
+  cls = getattr(MODULES[found[1]], found[2], None) if found else None
+  return cls if dataclasses.is_dataclass(cls) else None
 
 
 def test_one_hump_fitted_by_forward_kl_has_the_moments_of_two():
