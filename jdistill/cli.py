@@ -9,6 +9,7 @@ COMMANDS = (
   "train",
   "cache",
   "evaluate",
+  "harness",
   "generate",
   "ask",
   "speculate",
@@ -33,6 +34,8 @@ Distil a big Flax model into a small one.
       keep what the teacher says of a run's data, so that runs do without it
   evaluate REF ... [--teacher REF] [--data REF]
       KL to a teacher, perplexity, agreement, bits per byte of models
+  harness REF ... --tasks TASK,... [--limit N] [--to FILE]
+      tasks of EleutherAI's lm-evaluation-harness
   generate REF --prompt TEXT | --prompts FILE [--to FILE] [--temperature T]
       continue a text as it is written, or each of many
   ask URL --prompts FILE [--to FILE] [--model NAME] [--key-from VARIABLE]

@@ -172,6 +172,13 @@ def evaluate(argv: list[str]) -> int:
   return 0
 
 
+def harness(argv: list[str]) -> int:
+  """`jdistill harness REF ... --tasks TASK,...`"""
+  from jdistill import harness_command
+
+  return harness_command.harness(argv)
+
+
 def generate(argv: list[str]) -> int:
   """`jdistill generate REF --prompt TEXT | --prompts FILE`"""
   from jdistill import generate_command

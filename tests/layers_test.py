@@ -70,6 +70,7 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("completions",), (ABOVE,)),
   (("speculate",), (ABOVE,)),
   (("generate_command",), (ABOVE,)),
+  (("harness", "harness_command"), (ABOVE, "harness", "harness_command")),
   (("ask_command",), (ABOVE,)),
   (("speculate_command",), (ABOVE,)),
   (("model_card",), (ABOVE,)),

@@ -153,7 +153,8 @@ def answers(
     stride = 1
   elif stop:
     stride = _STRIDE
-  limit, loop = stride, _begin(writer, params, *arrays)
+  loop = _begin(writer, params, *arrays)
+  limit = min(stride, sampling.max_new_tokens)
   if sampling.max_new_tokens > 1:
     params = writer.memory.settled(params)
   while True:

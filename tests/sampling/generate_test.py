@@ -262,6 +262,21 @@ def test_stop_strings_cut_rows_apart(params):
   assert len(cut[0]) <= 3
 
 
+@pytest.mark.parametrize("count", [1, 3, 17])
+def test_a_stop_string_that_never_comes_changes_nothing(params, count):
+  free = greedy(LM, params, PROMPTS, max_new_tokens=count)
+  watched = greedy(
+    LM,
+    params,
+    PROMPTS,
+    max_new_tokens=count,
+    stop=["never"],
+    tokenizer=Letters(),
+  )
+  for found, expected in zip(watched, free, strict=True):
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_answers_say_how_they_ended_and_how_likely_they_were(params):
   free = greedy(LM, params, PROMPTS, max_new_tokens=12)
   stop = Letters().decode(free[0][2:4], skip_special_tokens=True)
