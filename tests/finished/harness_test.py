@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import rich.console
 
-from jdistill import cli, evaluate, harness, sampling, types
+from jdistill import (
+  cli,
+  evaluate,
+  harness,
+  harness_command,
+  sampling,
+  types,
+)
 
 CHOICE = """\
 task: {name}
