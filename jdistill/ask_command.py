@@ -63,8 +63,14 @@ def ask(argv: list[str]) -> int:
       for head, answer in zip(left, progress(answers, len(left)), strict=True):
         print(json.dumps(_row(head, answer)), file=lines, flush=True)
     finally:
-      print(f"jdistill: {told(client.totals)}", file=sys.stderr)
+      tell(client.totals)
   return 0
+
+
+def tell(totals: "served.Totals") -> None:
+  """Says what was asked and what it cost, if anything."""
+  if totals.requests or totals.kept or totals.retries:
+    print(f"jdistill: {told(totals)}", file=sys.stderr)
 
 
 def told(totals: "served.Totals") -> str:

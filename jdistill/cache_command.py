@@ -119,8 +119,6 @@ def cache(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _served(args, config, format, teacher: str) -> int:
   """The same through an endpoint; answers are kept beside the cache."""
-  import sys
-
   from jdistill import ask_command, served, served_cache
 
   kept = served.Kept(args.to.with_name(f"{args.to.name}.answers"))
@@ -131,6 +129,6 @@ def _served(args, config, format, teacher: str) -> int:
         config, args.to, format, client, teacher=teacher, dialect=args.dialect
       )
     finally:
-      print(f"jdistill: {ask_command.told(client.totals)}", file=sys.stderr)
+      ask_command.tell(client.totals)
   print(json.dumps({"cache": str(args.to), **found}))
   return 0

@@ -33,6 +33,7 @@ from jdistill import (
   start,
   tokenizers,
   types,
+  workdir,
 )
 from jdistill import config as config_lib
 from jdistill.cached import store
@@ -362,6 +363,7 @@ def begin_cache(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     raise types.UserError(
       f"{directory}: holds {there[0]} and no cache; choose an empty --to"
     )
+  workdir.check_place(directory / store.MANIFEST, "--to")
   directory.mkdir(parents=True, exist_ok=True)
   store.write_json(
     directory / store.MANIFEST, {**manifest, "data": {}, "complete": False}

@@ -330,5 +330,23 @@ def read_json(path: pathlib.Path) -> Any:
     raise types.UserError(
       f"{path}: {error.strerror}; is {path.parent} a run directory?"
     ) from error
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise types.UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_object(path: pathlib.Path, *names: str) -> dict[str, Any]:
+  """A JSON object of a run directory, which has fields of these names.
+
+  Raises: UserError if the file is missing, damaged or something else.
+  """
+  found = read_json(path)
+  if not isinstance(found, dict):
+    raise types.UserError(
+      f"{path}: expected a JSON object, found {str(found)[:60]!r}"
+    )
+  lacking = [name for name in names if name not in found]
+  if lacking:
+    raise types.UserError(
+      f"{path}: has no {', '.join(lacking)}; {path.parent} is no run directory"
+    )
+  return found

@@ -80,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   # Orbax warns of every checkpoint that is opened to be read only, and logs
   # errors with their traces before it raises them.
   logging.getLogger("absl").setLevel(logging.CRITICAL)
-
+  # Threads of a checkpoint that cannot be read tell of it once more, to nobody.
+  told = sys.unraisablehook
+  sys.unraisablehook = lambda found: (
+    "Event loop is closed" in str(found.exc_value) or told(found)
+  )
   try:
     return getattr(commands, argv[0])(argv[1:])
   except UserError as error:
@@ -89,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
   except KeyboardInterrupt:
     return 130
+  finally:
+    sys.unraisablehook = told
 
 
 def _unknown(name: str) -> str:

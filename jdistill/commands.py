@@ -3,6 +3,8 @@
 """What each command of the command line does."""
 
 import argparse
+import dataclasses
+import difflib
 import json
 import os
 import pathlib
@@ -38,7 +40,7 @@ def train(argv: list[str]) -> int:
     "--fields", action="store_true", help="list the config's flags"
   )
   add_cluster(parser)
-  args, rest = parser.parse_known_args(argv)
+  args, rest = _parse(parser, argv)
   if args.fields:
     rest = ["--help"]
   from jdistill import distributed
@@ -122,7 +124,7 @@ def cache(argv: list[str]) -> int:
 
   parser = cache_command.parser()
   add_cluster(parser)
-  args, rest = parser.parse_known_args(argv)
+  args, rest = _parse(parser, argv)
   with distributed.joined(cluster(args)):
     return cache_command.cache(args, rest)
 
@@ -327,7 +329,7 @@ def plan(argv: list[str]) -> int:
     action="store_true",
     help="if it does not fit, try what would make it fit",
   )
-  args, rest = parser.parse_known_args(argv)
+  args, rest = _parse(parser, argv)
   # The compiler is asked for other chips; those of this machine stay alone.
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   from jdistill import config as config_lib
@@ -337,6 +339,7 @@ def plan(argv: list[str]) -> int:
     config_lib.load(args.config, rest), args.stage
   )
   topology = plan_lib.parse(args.topology)
+  _check_file("--json", args.json)
   made = None
   if topology.chip is None:
     made = plan_lib.lower(config, topology, beside=beside)
@@ -378,7 +381,7 @@ def shardings(argv: list[str]) -> int:
   )
   _add_stage(parser)
   parser.add_argument("--json", action="store_true", help="one JSON object")
-  args, rest = parser.parse_known_args(argv)
+  args, rest = _parse(parser, argv)
   from jdistill import config as config_lib
   from jdistill import placement
   from jdistill.plan import planning
@@ -397,10 +400,45 @@ def shardings(argv: list[str]) -> int:
   return 0
 
 
+def _parse(
+  parser: argparse.ArgumentParser, argv: list[str]
+) -> tuple[argparse.Namespace, list[str]]:
+  """The command's own flags, and those of a config, which may be any.
+
+  What is nearly a flag of the command and none of a config is said at once:
+  whoever reads the others does not know the command's.
+  """
+  args, rest = parser.parse_known_args(argv)
+  for word in rest:
+    flag = word.partition("=")[0]
+    own = [o for action in parser._actions for o in action.option_strings]
+    near = difflib.get_close_matches(flag, own, 1, 0.8)
+    if flag.startswith("--") and near and not _is_field(flag):
+      parser.error(f"there is no flag {flag}; did you mean {near[0]}?")
+  return args, rest
+
+
+def _is_field(flag: str) -> bool:
+  """Whether a config has a field of this name."""
+  from jdistill.config import Config
+
+  names = {f.name for f in dataclasses.fields(Config)}
+  return flag[2:].partition(".")[0].replace("-", "_") in names
+
+
 def _add_stage(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--stage", metavar="NAME", help="of a run of several (default: the last)"
   )
+
+
+def _check_file(flag: str, path: pathlib.Path | None) -> None:
+  """Refuses a file that could not be written after all the work."""
+  from jdistill import types
+
+  if path is not None and (path.is_dir() or not path.parent.is_dir()):
+    what = "is a directory" if path.is_dir() else "its directory is not there"
+    raise types.UserError(f"{flag} {path}: {what}; name a file")
 
 
 def _prepare() -> None:

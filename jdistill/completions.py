@@ -72,7 +72,7 @@ def read(path: pathlib.Path) -> list[Prompt]:
 def _given(line: str, where: str) -> dict[str, Any]:
   try:
     row = json.loads(line)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise types.UserError(f"{where}: not valid JSON: {error}") from error
   if not isinstance(row, dict) or ("prompt" in row) == ("messages" in row):
     raise types.UserError(

@@ -14,6 +14,7 @@ import tyro
 
 from jdistill import (
   audit,
+  config_types,
   data,
   methods,
   optim,
@@ -276,30 +277,39 @@ def from_file(path: str | pathlib.Path) -> Config | Stages:
   """Runs a config file and takes what its `get_config()` returns."""
   path = pathlib.Path(path)
   if not path.is_file():
-    near = sorted(p.name for p in path.parent.glob("*.py"))
-    there = f"; {path.parent} has {', '.join(near)}" if near else ""
+    here = path if path.is_dir() else path.parent
+    near = sorted(p.name for p in here.glob("*.py"))
+    there = f"; {here} has {', '.join(near)}" if near else ""
+    if path.is_dir():
+      raise types.UserError(f"config file {path} is a directory{there}")
     raise types.UserError(f"config file {path} does not exist{there}")
   module = pytypes.ModuleType(path.stem)
   module.__file__ = str(path)
   try:
-    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    if not callable(getattr(module, "get_config", None)):
+      raise types.UserError(
+        "it has no function get_config(), which returns the Config of a run"
+      )
     config = module.get_config()
-  except types.UserError:
-    raise
-  except Exception as error:
+  except (Exception, SystemExit) as error:
+    kind = type(error).__name__
+    said = (
+      str(error) if isinstance(error, types.UserError) else (f"{kind}: {error}")
+    )
     raise types.UserError(
-      f"config file {path}: {_where(error, path)}{type(error).__name__}: "
-      f"{error}"
+      f"config file {path}: {_where(error, path)}{said}"
     ) from error
   if not isinstance(config, (Config, Stages)):
     raise types.UserError(
       f"config file {path}: get_config() returned "
       f"{type(config).__name__}, expected jdistill.config.Config, or Stages"
     )
+  config_types.check(config, f"config file {path}")
   return config
 
 
-def _where(error: Exception, path: pathlib.Path) -> str:
+def _where(error: BaseException, path: pathlib.Path) -> str:
   """The line of the config file that an error passed through."""
   trace, line = error.__traceback__, getattr(error, "lineno", None)
   while trace is not None:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
-from jdistill import types
+from jdistill import config_types, types
 
 TYPE = "type"
 
@@ -65,10 +65,18 @@ def decode(value: Any, *, where: str = "config") -> Any:
   """The inverse of `encode`; lists become tuples, as in all configs.
 
   Raises: UserError for names that are not public classes of jdistill, for
-    fields that do not exist, and for objects of the user's own.
+    fields that do not exist, are missing or of another type, and for objects of
+    the user's own.
   """
+  try:
+    return _decode(value, where)
+  except RecursionError as error:
+    raise types.UserError(f"{where}: nests too deep") from error
+
+
+def _decode(value: Any, where: str) -> Any:
   if isinstance(value, list):
-    return tuple(decode(v, where=where) for v in value)
+    return tuple(_decode(v, where) for v in value)
   if not isinstance(value, dict):
     return value
   if set(value) == {"own", "text"}:
@@ -77,8 +85,9 @@ def decode(value: Any, *, where: str = "config") -> Any:
       "rebuild; give the Python config file again"
     )
   if TYPE not in value:
-    return {k: decode(v, where=f"{where}.{k}") for k, v in value.items()}
-  cls = _public().get(value[TYPE])
+    return {k: _decode(v, f"{where}.{k}") for k, v in value.items()}
+  kind = value[TYPE]
+  cls = _public().get(kind) if isinstance(kind, str) else None
   if cls is None:
     raise types.UserError(
       f"{where}: {value[TYPE]!r} is not a public class of jdistill"
@@ -91,8 +100,31 @@ def decode(value: Any, *, where: str = "config") -> Any:
       f"{where}: {value[TYPE]} has no field {', '.join(extra)}; it has "
       f"{', '.join(sorted(known))}"
     )
-  fields = {k: decode(v, where=f"{where}.{k}") for k, v in given.items()}
-  return cls(**fields)
+  fields = {k: _decode(v, f"{where}.{k}") for k, v in given.items()}
+  return _build(cls, fields, where)
+
+
+def _build(cls: type, fields: dict[str, Any], where: str) -> Any:
+  """An object of a class, whose fields are known to exist."""
+  lacking = [
+    f.name
+    for f in dataclasses.fields(cls)
+    if f.init
+    and f.name not in fields
+    and f.default is dataclasses.MISSING
+    and f.default_factory is dataclasses.MISSING
+  ]
+  if lacking:
+    raise types.UserError(
+      f"{where}: {public_name(cls)} lacks {', '.join(lacking)}"
+    )
+  for name, value in fields.items():
+    if said := config_types.fault(cls, name, value):
+      raise types.UserError(f"{where}: {said}")
+  try:
+    return cls(**fields)
+  except types.UserError as error:
+    raise types.UserError(f"{where}: {error}") from error
 
 
 def public_name(cls: type) -> str | None:

@@ -193,9 +193,13 @@ def _evals(found: pretrained.Found, options: Options) -> dict[str, data.Data]:
       "it: --data REF, such as --data stdlib:pydoc"
     )
   path = found.location.path / "config.json"
-  evals = config_json.decode(
-    checkpoint.read_json(path).get("evals", {}), where=str(path)
-  )
+  tree = checkpoint.read_object(path).get("evals", {})
+  evals = config_json.decode(tree, where=f"{path}: evals")
+  kept = evals.values() if isinstance(evals, dict) else [evals]
+  if not all(isinstance(spec, data.Data) for spec in kept):
+    raise types.UserError(
+      f"{path}: evals: expected data by name, found {str(tree)[:60]!r}"
+    )
   if not evals:
     raise types.UserError(
       f"{path}: this run has no evals; name data: --data REF"

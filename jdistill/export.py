@@ -15,6 +15,7 @@ from jdistill import (
   refs,
   tokenizers,
   types,
+  workdir,
 )
 from jdistill.models import weights
 from jdistill.models.decoder import DecoderConfig
@@ -66,6 +67,7 @@ def export(
     name = found.location.path.name.removesuffix(".gguf")
     target = target / f"{name}.gguf"
   _check_target(target, format, overwrite)
+  workdir.check_place(target, "--to")
   target.parent.mkdir(parents=True, exist_ok=True)
   scratch = pathlib.Path(
     tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)

@@ -185,11 +185,11 @@ def _stream(args, settings, found, tokenizer, ends) -> None:
 
   prompt = evaluate.encode_prompt(tokenizer, args.prompt, chat=args.chat)
   params = found.params(dtype=args.dtype)
-  if not args.chat:
-    print(args.prompt, end="", flush=True)
   if args.draft is not None:
     _guessed(args, settings, found, tokenizer, ends, prompt, params)
     return
+  if not args.chat:
+    print(args.prompt, end="", flush=True)
   sampling.answers(
     found.architecture,
     params,
@@ -214,6 +214,8 @@ def _guessed(args, settings, found, tokenizer, ends, prompt, params) -> None:
   draft, draft_params = speculate.load_draft(
     args.draft, found, params, tokenizer, args.dtype
   )
+  if not args.chat:
+    print(args.prompt, end="", flush=True)
   written = speculative.generate(
     found.architecture,
     draft,

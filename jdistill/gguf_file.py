@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from jdistill import pointers
 from jdistill.types import UserError
 
 _MAGIC = b"GGUF"
@@ -130,6 +131,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
       if start != _MAGIC:
         raise UserError(
           f"{path}: not a GGUF file: it begins with {start!r}, not {_MAGIC!r}"
+          f"{pointers.hint(path)}"
         )
       with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return _Reader(path, data, size).header()

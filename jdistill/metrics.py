@@ -158,14 +158,23 @@ def _finite(value: Any) -> bool:
 
 
 def read(directory: pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of a run, oldest first; a half-written last row is left out."""
+  """The rows of a run, oldest first; a half-written row is left out.
+
+  Raises: UserError for a row that is no row of metrics.
+  """
   path = directory / "metrics.jsonl"
   rows = []
   if not path.exists():
     return rows
-  for line in path.read_text().splitlines():
+  for number, line in enumerate(path.read_bytes().splitlines(), 1):
     try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
+      row = json.loads(line)
+    except (ValueError, RecursionError):
       continue
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+      raise types.UserError(
+        f"{path}, line {number}: expected an object with a step, found "
+        f"{line[:60]!r}"
+      )
+    rows.append(row)
   return rows

@@ -13,7 +13,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jdistill import config_json, heldout, methods, metrics, pretrained, refs
+from jdistill import (
+  checkpoint,
+  config_json,
+  heldout,
+  methods,
+  metrics,
+  pretrained,
+  refs,
+)
 from jdistill.config import INIT
 from jdistill.models.base import num_params
 
@@ -131,11 +139,11 @@ def _licence_name(stated: str) -> str:
 
 def _read(found: pretrained.Found) -> _Run:
   path, step = found.location.path, pretrained.run_step(found.location)
-  config = json.loads((path / "config.json").read_text())
+  config = checkpoint.read_object(path / "config.json", "teachers", "evals")
   file = path / "models.json"
   models: dict[str, Any]
   if file.is_file():
-    models = json.loads(file.read_text())
+    models = checkpoint.read_object(file, "teachers", "start", "layers")
   else:  # a run of an earlier version
     models = {
       "teachers": {

@@ -269,7 +269,7 @@ def run_architecture(
     raise types.UserError(f"{run} is no run directory: it has no student.json")
   try:
     tree = json.loads(path.read_text())
-  except json.JSONDecodeError as error:
+  except (ValueError, RecursionError) as error:
     raise types.UserError(f"{path}: not valid JSON: {error}") from error
   if config_json.is_own(tree):
     if own is None:
@@ -279,7 +279,13 @@ def run_architecture(
         "config file"
       )
     return own
-  return config_json.decode(tree, where=str(path))
+  found = config_json.decode(tree, where=str(path))
+  if not isinstance(found, Architecture):
+    raise types.UserError(
+      f"{path}: expected the architecture of a student, found "
+      f"{str(tree)[:60]!r}"
+    )
+  return found
 
 
 def run_step(location: refs.Located) -> int:
@@ -308,8 +314,8 @@ def run_step(location: refs.Located) -> int:
 
 def best_metric(run: pathlib.Path) -> str:
   """The metric that a run selects its best checkpoint by."""
-  select = json.loads((run / "config.json").read_text()).get("select", "last")
-  return "eval/kl" if select == "last" else select
+  select = checkpoint.read_object(run / "config.json").get("select", "last")
+  return "eval/kl" if select == "last" else str(select)
 
 
 def run_params(

@@ -196,6 +196,7 @@ def build(
   teachers = {k: f.architecture for k, f in models.teachers.items()}
   rows = run_rollout.shapes(config, batch, encode)
   batch = rows.ready
+  run_checks.check_reader(models.student, batch)
   run_checks.check_batch(method, batch)
 
   with sharding.in_context(mesh):

@@ -2,16 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """What cannot work in a run's config, refused before anything is compiled."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from jdistill import audit, cached, data, methods, rollout, sharding, types
 from jdistill import config as config_lib
 from jdistill.models import flash, host
 from jdistill.models.base import Architecture
+from jdistill.models.decoder import DecoderConfig
 
 if TYPE_CHECKING:
   from jdistill.run import Models
+
+
+_FROM_ONE = (
+  "steps",
+  "microbatches",
+  "log_every",
+  "eval_every",
+  "save_every",
+  "keep",
+  "max_bad_steps",
+)
 
 
 def check(
@@ -28,6 +42,7 @@ def check(
     mesh: of the run.
     own: of teachers that have devices of their own, by name.
   """
+  _check_numbers(config)
   needs = config.method.needs()
   known = models.speakers()
   missing = [t for t in needs.teachers if t not in known]
@@ -93,10 +108,40 @@ def check(
     _check_said(config, name, models)
   for name, one in config.audits.items():
     _check_audit(config, name, one)
-  for name in ("steps", "max_bad_steps"):
+
+
+def _check_numbers(config: config_lib.Config) -> None:
+  """Refuses numbers that mean nothing."""
+  for name in _FROM_ONE:
     value = getattr(config, name)
     if value < 1:
       raise types.UserError(f"{name} is {value}; expected at least 1")
+  lr = getattr(config.optimizer, "lr", None)
+  if isinstance(lr, (int, float)) and not 0 <= lr < math.inf:
+    raise types.UserError(
+      f"optimizer.lr is {lr}; expected a finite number from 0"
+    )
+  if isinstance(config.ema, (int, float)) and not 0 <= config.ema < 1:
+    raise types.UserError(
+      f"ema is {config.ema}; expected a decay from 0 to below 1, such as 0.99"
+    )
+  for path, value in _temperatures(config.method, "method"):
+    if not 0 < value < math.inf:
+      raise types.UserError(
+        f"{path} is {value}; expected a temperature above 0"
+      )
+
+
+def _temperatures(value: Any, path: str) -> Iterator[tuple[str, float]]:
+  """Every `tau` of a method and of those that it is made of."""
+  inside = value if isinstance(value, dict) else {}
+  if dataclasses.is_dataclass(value):
+    names = [f.name for f in dataclasses.fields(value)]
+    inside = {name: getattr(value, name) for name in names}
+  for name, one in inside.items():
+    if name == "tau" and isinstance(one, (int, float)):
+      yield f"{path}.tau", one
+    yield from _temperatures(one, f"{path}.{name}")
 
 
 def _check_mesh(
@@ -126,6 +171,20 @@ def _check_mesh(
       _check_context(name, spec, context, field)
     if config.attention == "flash":
       _check_flash(name, spec, context)
+
+
+def check_reader(student: Architecture, batch: types.Batch) -> None:
+  """Refuses data that a decoder cannot read.
+
+  Raises: UserError for examples with one label each.
+  """
+  text = isinstance(student, DecoderConfig)
+  if text and isinstance(batch.views.get("student"), types.Examples):
+    raise types.UserError(
+      "data: each row is an example with one label, and the student is a "
+      "decoder, which reads text; take text, or a classifier such as "
+      "models.MLPConfig"
+    )
 
 
 def check_batch(method: methods.Method, batch: types.Batch) -> None:

@@ -224,6 +224,11 @@ def _said(name: str, config: config_lib.Config) -> cached.Said:
   format = config_json.decode(
     cache.manifest["signal"], where=f"{cache.directory}/{cached.MANIFEST}"
   )
+  if not isinstance(format, cached.Format):
+    raise types.UserError(
+      f"{cache.directory}/{cached.MANIFEST}: its signal is a "
+      f"{type(format).__name__}; write the cache again"
+    )
   format.check_rest(spec.rest, f"teachers.{name}.rest")
   return cached.Said(cache, format, spec.rest)
 
@@ -384,9 +389,12 @@ def _cut(
       "to cut"
     )
   layers = spec.layers
-  if isinstance(layers, int):
-    layers = cut.evenly_spaced(shape.num_layers, layers)
-  student, _ = cut.cut_layers(shape, shape.shapes(), layers)
+  try:
+    if isinstance(layers, int):
+      layers = cut.evenly_spaced(shape.num_layers, layers)
+    student, _ = cut.cut_layers(shape, shape.shapes(), layers)
+  except types.UserError as error:
+    raise types.UserError(f"student.layers of {start.ref}: {error}") from error
   return start, tuple(layers), student
 
 
@@ -401,14 +409,16 @@ def first_teacher(
   Raises: UserError if it cannot be found any more.
   """
   file = path / "config.json"
-  tree = checkpoint.read_json(file)
-  kind = (tree.get("data") or {}).get(config_json.TYPE)
+  tree = checkpoint.read_object(file)
+  spec, given = tree.get("data"), tree.get("teachers", {})
+  kind = spec.get(config_json.TYPE) if isinstance(spec, dict) else None
   if kind == config_json.public_name(data.Aligned):
     return None  # it reads other tokens than the student
-  for name, said in tree.get("teachers", {}).items():
+  for name, said in given.items() if isinstance(given, dict) else ():
     where = f"{file}: teachers.{name}"
     teacher = config_json.decode(said, where=where)
-    assert isinstance(teacher, config_lib.Teacher)
+    if not isinstance(teacher, config_lib.Teacher):
+      raise types.UserError(f"{where}: expected a Teacher, found {said!r}")
     if teacher.ref == INIT:
       config = config_json.decode(tree, where=str(file))
       plain = {name: config_lib.Teacher(INIT, dtype=teacher.dtype)}

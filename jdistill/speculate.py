@@ -68,6 +68,10 @@ def speculate(
     another vocabulary.
   """
   options = options or Options()
+  if options.max_prompts is not None and options.max_prompts < 1:
+    raise types.UserError(
+      f"max_prompts is {options.max_prompts}; expected at least 1"
+    )
   found = pretrained.find(target, dtype=options.dtype)
   tokenizer = tokenizers.load(found.location)
   tokenizers.check_head(tokenizer, found.architecture.vocab_size)

@@ -82,4 +82,8 @@ def speculate(argv: list[str]) -> int:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
+  if not all(number.isdecimal() and int(number) for number in text.split(",")):
+    raise argparse.ArgumentTypeError(
+      f"{text!r}: expected numbers from 1 with commas between, such as 4,2,1"
+    )
   return tuple(int(number) for number in text.split(","))

@@ -145,7 +145,7 @@ def _finished(stages: Stages, workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / name / "result.json"
     if not path.is_file():
       break
-    result = checkpoint.read_json(path)
+    result = checkpoint.read_object(path, "steps")
     new = config_json.encode(config)
     lines = changed(_config(workdir / name), new)
     fields = {line.partition(":")[0].partition(".")[0] for line in lines}
@@ -156,7 +156,7 @@ def _finished(stages: Stages, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _config(workdir: pathlib.Path) -> dict[str, Any]:
-  return checkpoint.read_json(workdir / "config.json")
+  return checkpoint.read_object(workdir / "config.json")
 
 
 def _check(stages: Stages, workdir: pathlib.Path, finished: Container) -> None:

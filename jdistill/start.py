@@ -95,6 +95,10 @@ def prepare(config: Config, beside: pretrained.Beside) -> Ready:
     name: heldout.HeldOut(spec, tokenizer, cache, share, models.said)
     for name, spec in config.evals.items()
   }
+  classes = models.student.vocab_size
+  _check_labels("data", config.data, loader, classes)
+  for name, held in evals.items():
+    _check_labels(f"evals.{name}", config.evals[name], held.loader, classes)
   position = loader.state()
   local = run.to_batch(next(loader), config.group_size, models.said)
   shapes = run.batch_shapes(config.data, local, config.group_size)
@@ -114,6 +118,19 @@ def prepare(config: Config, beside: pretrained.Beside) -> Ready:
     tables=_tables(config, models, tokenizer, cache),
   )
   return Ready(built, loader, evals, tokenizer)
+
+
+def _check_labels(
+  name: str, spec: data.Data, loader: data.Loader, classes: int
+) -> None:
+  """Refuses labels that the student has no class for."""
+  needed = loader.num_classes or 0
+  if needed > classes:
+    raise types.UserError(
+      f"{name} of {spec.title}: its labels go up to {needed - 1}, and the "
+      f"student tells {classes} classes apart, from 0; give it classes="
+      f"{needed}, or correct the labels"
+    )
 
 
 def check_workdir(config: Config, workdir: pathlib.Path, resume: str) -> None:
@@ -141,6 +158,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
   path, said = workdir / "config.json", workdir_lib.name(workdir)
   if workdir.exists() and not workdir.is_dir():
     raise types.UserError(f"{said} is a file; choose another --workdir")
+  workdir_lib.check_place(workdir, "--workdir")
   if not path.is_file():
     # A run that was killed at its very start may have left half a config.
     there = {p.name for p in workdir.iterdir()} if workdir.exists() else set()
@@ -151,11 +169,16 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
     return None
   checkpoint.check_links(workdir)
   try:
-    return json.loads(path.read_text())
-  except ValueError as error:
+    found = json.loads(path.read_text())
+  except (ValueError, RecursionError) as error:
     raise types.UserError(
       f"{path}: not valid JSON: {error}; choose another --workdir"
     ) from error
+  if not isinstance(found, dict):
+    raise types.UserError(
+      f"{path}: is not the config of a run; choose another --workdir"
+    )
+  return found
 
 
 def check_same(

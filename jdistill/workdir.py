@@ -126,6 +126,25 @@ def upload(directory: pathlib.Path) -> None:
   bucket.known |= {path: found[path] for path in changed}
 
 
+def check_place(path: pathlib.Path, flag: str) -> None:
+  """Refuses a place that cannot come to be: below a file, or not writable.
+
+  Args:
+    path: what is to be written; need not exist.
+    flag: that named it.
+  """
+  there = path.absolute()
+  while not there.exists():
+    there = there.parent
+  what = None
+  if there != path.absolute() and not there.is_dir():
+    what = f"{there} is a file"
+  elif not os.access(there, os.W_OK):
+    what = f"{there} cannot be written"
+  if what is not None:
+    raise UserError(f"{flag} {path}: {what}; choose another place")
+
+
 def refresh(directory: pathlib.Path) -> None:
   """Reads again from the bucket what another process has uploaded.
 
@@ -161,7 +180,7 @@ def stages(directory: pathlib.Path) -> tuple[str, ...]:
 def _stages(text: str) -> tuple[str, ...]:
   try:
     found = json.loads(text)
-  except ValueError:  # whoever reads the config says so
+  except (ValueError, RecursionError):  # whoever reads the config says so
     return ()
   if not isinstance(found, dict) or found.get("type") != SEVERAL:
     return ()

@@ -30,6 +30,9 @@ ACCELERATORS = {
 }
 """GKE's label of each kind of TPU."""
 
+COMMANDS = ("train", "cache", "evaluate", "generate", "speculate", "export")
+"""Those of `jdistill` that make sense in a pod."""
+
 _ONE_HOST_OF_8 = ("v5e", "v6e")
 
 
@@ -45,6 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise ValueError(
         f"--name {args.name}: at most 40 small letters, digits and dashes, a "
         "letter first"
+      )
+    if command[0] not in COMMANDS:
+      raise ValueError(
+        f"{command[0]!r} is no command of jdistill; expected one of "
+        f"{', '.join(COMMANDS)}"
+      )
+    if args.slices < 1 or args.max_restarts < 0:
+      raise ValueError(
+        f"--slices is {args.slices} and --max-restarts {args.max_restarts}; "
+        "expected at least 1 and at least 0"
       )
     chips, hosts = hosts_of(args.tpu, args.topology)
   except ValueError as error:
@@ -68,6 +81,8 @@ def hosts_of(tpu: str, topology: str) -> tuple[int, int]:
     example = "4x4" if flat else "2x2x4"
     raise ValueError(f"--topology {topology}: for {tpu} say it as {example}")
   total = math.prod(map(int, topology.split("x")))
+  if not total:
+    raise ValueError(f"--topology {topology}: a slice has at least one chip")
   if total <= 4 or (flat and total == 8):
     return total, 1
   if total % 4:

@@ -24,6 +24,13 @@ CLUSTER=${CLUSTER:-jdistill}
 NAME=${NAME:-jdistill}
 TPU=${TPU:-v5litepod-16}
 SLICES=${SLICES:-1}
+image() {
+  if [ -z "${IMAGE:-}" ]; then
+    echo "launch: say which image, such as IMAGE=REGISTRY/jdistill" >&2
+    exit 2
+  fi
+}
+
 # shellcheck disable=SC2206 # XPK_FLAGS are several words
 where=(--cluster "$CLUSTER" ${PROJECT:+--project "$PROJECT"}
   ${ZONE:+--zone "$ZONE"} ${XPK_FLAGS:-})
@@ -34,14 +41,16 @@ cluster)
     "${where[@]}"
   ;;
 image)
-  docker build -f launch/Dockerfile -t "${IMAGE:?say IMAGE=REGISTRY/jdistill}" .
+  image
+  docker build -f launch/Dockerfile -t "$IMAGE" .
   docker push "$IMAGE"
   ;;
 train)
+  image
   # `exec`: the signal that XPK's shell passes on must reach jdistill itself.
   command="exec jdistill$(printf ' %q' "$@") --distributed"
   xpk workload create --workload "$NAME" --tpu-type "$TPU" \
-    --num-slices "$SLICES" --docker-image "${IMAGE:?say IMAGE=...}" \
+    --num-slices "$SLICES" --docker-image "$IMAGE" \
     --max-restarts 1000 --restart-on-exit-codes 1 \
     --termination-grace-period-seconds 120 \
     --command "$command" "${where[@]}"

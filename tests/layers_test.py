@@ -26,7 +26,8 @@ BANNED = {"utils", "helpers", "misc", "common", "manager"}
 # row's `own` parts. "all above" is every part of the rows before.
 ABOVE = "all above"
 LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
-  (("types",), ()),
+  (("types", "pointers"), ()),
+  (("config_types",), ("types",)),
   (("startup",), ()),
   (("signals",), ()),
   (("distributed", "profiling", "bad_steps"), ("types",)),
@@ -35,12 +36,12 @@ LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("schedules",), ("types",)),
   (("served",), ("types",)),  # knows HTTP and no models
   (("losses",), ("types",)),
-  (("gguf_file",), ("types",)),
+  (("gguf_file",), ("types", "pointers")),
   (
     ("refs", "tokenizers", "text_align"),
-    ("types", "gguf_file", "refs", "workdir"),
+    ("types", "pointers", "gguf_file", "refs", "workdir"),
   ),
-  (("models",), ("types", "paths", "refs", "gguf_file")),
+  (("models",), ("types", "paths", "pointers", "refs", "gguf_file")),
   (("methods",), ("types", "losses", "schedules")),
   (("surgery",), ("types", "losses", "models")),
   (("data",), ("types", "refs", "tokenizers", "text_align")),

@@ -24,6 +24,14 @@ from jdistill import types
 
 VERSION = 1
 MANIFEST = "manifest.json"
+# What every manifest says, and as what.
+_SAYS: dict[str, type | tuple[type, ...]] = {
+  "teacher": dict,
+  "signal": dict,
+  "data": dict,
+  "vocab_size": int,
+  "head": (dict, type(None)),
+}
 _FIELDS = ("tokens", "positions", "segment_ids", "inputs", "mask")
 
 
@@ -255,13 +263,18 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
   try:
     found = json.loads(path.read_text())
     version = found["version"]
-  except (ValueError, KeyError, TypeError) as error:
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise types.UserError(f"{path}: is no manifest ({error})") from error
   if version != VERSION:
     raise types.UserError(
       f"{path}: is of version {version}, and this jdistill reads {VERSION}; "
       "write the cache again"
     )
+  for name, kinds in _SAYS.items():
+    if not isinstance(found.get(name), kinds):
+      raise types.UserError(
+        f"{path}: its {name} is {found.get(name)!r}; write the cache again"
+      )
   return found
 
 

@@ -111,9 +111,15 @@ def of_head(head: Any) -> dict[str, Any]:
 
 def left(manifest: Mapping[str, Any]) -> Architecture:
   """What is left of a teacher whose cache has this manifest."""
-  if manifest["head"] is None:
+  if manifest.get("head") is None:
     return Silent(manifest["vocab_size"])
-  return HeadOnly(**manifest["head"])
+  try:
+    return HeadOnly(**manifest["head"])
+  except TypeError as error:
+    raise types.UserError(
+      f"the manifest of a cache has no head that can be read ({error}); write "
+      "the cache again"
+    ) from error
 
 
 def save_head(directory: pathlib.Path, head: Any) -> None:

@@ -70,7 +70,8 @@ class ArrayData(base.Data):
         f"{self.ref}: split {self.split!r} names {wanted.name!r}, but only "
         "tfds: has named splits"
       )
-    fetch, count, where, identity = _open(self, located, wanted.name or "train")
+    found = _open(self, located, wanted.name or "train")
+    fetch, count, where, identity, labels = found
     low, high = wanted.bounds(count)
     if low == high:
       raise types.UserError(
@@ -81,7 +82,7 @@ class ArrayData(base.Data):
       index = mixture.permutation(count, 0)[low:high]
     rows = ArrayRows(fetch, index, where, self.shape, self.scale)
     options = (self.split, self.shape, self.scale, self.inputs, self.label)
-    return _opened(rows, files.combine(identity, options))
+    return _opened(rows, files.combine(identity, options), labels)
 
 
 class ArrayRows:
@@ -160,7 +161,7 @@ def from_arrays(
   )
   identity = files.combine(inputs.shape, inputs.tobytes(), labels.tobytes())
   return data.draw(
-    _opened(rows, identity),
+    _opened(rows, identity, labels),
     seed=seed,
     process_index=process_index,
     process_count=process_count,
@@ -168,7 +169,9 @@ def from_arrays(
   )
 
 
-def _opened(rows: ArrayRows, identity: str) -> base.Opened:
+def _opened(
+  rows: ArrayRows, identity: str, labels: np.ndarray | None
+) -> base.Opened:
   example = {name: np.zeros_like(value) for name, value in rows[0].items()}
   facts = loader.Facts(
     num_rows=len(rows),
@@ -176,12 +179,24 @@ def _opened(rows: ArrayRows, identity: str) -> base.Opened:
     efficiency=1.0,
     example=example,
     identity=identity,
+    num_classes=_num_classes(labels),
   )
   return base.Opened([rows], facts)
 
 
+def _num_classes(labels: np.ndarray | None) -> int | None:
+  """One more than the largest label, unless some are no numbers."""
+  try:
+    return None if labels is None else int(labels.astype(float).max()) + 1
+  except (ValueError, OverflowError):  # the row says so when it is drawn
+    return None
+
+
 def _open(data: ArrayData, located: refs.LocatedData, tfds_split: str):
-  """(row -> (inputs, label), number of rows, row -> place, identity)."""
+  """(row -> (inputs, label), number of rows, row -> place, identity, labels).
+
+  Labels are None where they are read row by row.
+  """
   paths = located.paths
   if located.kind == "npz":
     inputs, labels = _npz(data, paths[0])
@@ -196,6 +211,7 @@ def _open(data: ArrayData, located: refs.LocatedData, tfds_split: str):
       len(held),
       held.where,
       held.identity,
+      None,
     )
   _check_lengths(inputs, labels, str(paths[0]))
   return (
@@ -203,6 +219,7 @@ def _open(data: ArrayData, located: refs.LocatedData, tfds_split: str):
     len(labels),
     lambda i: f"{paths[0]}, row {i}",
     files.identity(paths),
+    labels,
   )
 
 

@@ -49,6 +49,7 @@ class Facts:
     efficiency: share of the places of those rows that hold a token.
     example: one row of zeros, whose mask is 0.
     identity: changes where any row does.
+    num_classes: one more than the largest label, where all labels are known.
   """
 
   num_rows: int
@@ -56,6 +57,7 @@ class Facts:
   efficiency: float
   example: Mapping[str, Any]
   identity: str
+  num_classes: int | None = None
 
 
 class Loader(Iterator[dict[str, np.ndarray]]):
@@ -76,6 +78,7 @@ class Loader(Iterator[dict[str, np.ndarray]]):
     self.num_rows = facts.num_rows
     self.num_tokens = facts.num_tokens
     self.efficiency = facts.efficiency
+    self.num_classes = facts.num_classes
     self.batch_size = drawing.batch_size
     self._identity = files.combine(
       facts.identity,

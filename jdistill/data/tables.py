@@ -49,6 +49,10 @@ class JsonLines(records.Records):
         f"{self.where(index)}: not JSON: {e.msg} at column {e.colno}, "
         f"in {line[:60]!r}"
       ) from e
+    except RecursionError as e:
+      raise types.UserError(
+        f"{self.where(index)}: nests too deep: {line[:60]!r}"
+      ) from e
     if not isinstance(record, dict):
       raise types.UserError(
         f"{self.where(index)}: expected a JSON object with named fields, "

@@ -46,6 +46,7 @@ Cloud TPU documentation, and for links J. Austin et al., How to Scale Your
 Model, 2025, chapter 2.
 """
 
+_MOST = 1 << 20
 _NAME = re.compile(
   r"(?P<chip>\w+):(?P<shape>\d+(?:x\d+)*)(?:\*(?P<slices>\d+))?"
 )
@@ -84,7 +85,12 @@ def parse(name: str) -> Topology:
       "two slices, or gpu:8"
     )
   shape = tuple(int(n) for n in found["shape"].split("x"))
-  return Topology(name, found["chip"], shape, int(found["slices"] or 1))
+  slices = int(found["slices"] or 1)
+  if min(*shape, slices) < 1 or math.prod(shape) * slices > _MOST:
+    raise types.UserError(
+      f"--topology {name!r}: expected 1 to {_MOST} chips in all"
+    )
+  return Topology(name, found["chip"], shape, slices)
 
 
 def devices(topology: Topology) -> Sequence[Any]:

@@ -143,9 +143,19 @@ def _stage(
     raise UserError(f"{reference.ref}: {path} has no checkpoint yet")
   selector = reference.selector
   if selector is None:
-    select = json.loads((path / "config.json").read_text())["select"]
-    selector = "last" if select == "last" else "best"
+    selector = "last" if _selects(path) == "last" else "best"
   return _run(reference.ref, path, selector)
+
+
+def _selects(run: pathlib.Path) -> str:
+  """What a run selects its checkpoint by."""
+  path = run / "config.json"
+  try:
+    return str(json.loads(path.read_text())["select"])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f"{path}: does not say what the run selects ({error})"
+    ) from error
 
 
 def _is_run(path: pathlib.Path) -> bool:

@@ -201,7 +201,9 @@ def read_run(path: pathlib.Path) -> RunRecord:
     path /= several[-1]
   if not (path / "config.json").is_file():
     raise types.UserError(f"{path} is no run directory: it has no config.json")
-  config = checkpoint.read_json(path / "config.json")
+  config = checkpoint.read_object(
+    path / "config.json", "evals", "teachers", "data", "optimizer", "student"
+  )
   rows = metrics.read(path)
   evals = heldout.result_of(rows, list(config["evals"]))["evals"]
   evals = {name: stages for name, stages in evals.items() if stages.get("end")}

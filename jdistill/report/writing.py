@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Literal
 
-from jdistill import checkpoint, types
+from jdistill import checkpoint, types, workdir
 from jdistill.report.compare import compare, named_apart
 from jdistill.report.record import read_run
 from jdistill.report.results import markdown, results
@@ -35,6 +35,9 @@ def write(*runs: pathlib.Path, to: pathlib.Path | None = None) -> pathlib.Path:
     text = compare(named_apart(records))
     default = pathlib.Path("report.html")
   path = to or default
+  if path.is_dir():
+    raise types.UserError(f"--to {path}: is a directory; name a file")
+  workdir.check_place(path, "--to")
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(path.name + ".part")
   part.write_text(text, encoding="utf-8")

@@ -223,6 +223,11 @@ class Client:
     if self._key is not None:
       text = text.replace(self._key, "***")
     fault = f"the server answered {response.status_code}: {text}"
+    if _is_page(response) and response.status_code in (200, 404):
+      fault += (
+        "; a page of HTML, not JSON: is the url that of the server's API, such "
+        "as http://HOST:8000/v1?"
+      )
     if response.status_code in (401, 403):
       fault += (
         "; name the environment variable that holds the key: key_from"
@@ -240,11 +245,17 @@ def _json(response: httpx2.Response) -> dict[str, Any] | None:
   return found if isinstance(found, dict) else None
 
 
+def _is_page(response: httpx2.Response) -> bool:
+  return response.text.lstrip()[:9].lower() in ("<!doctype", "<html>")
+
+
 def _passes(response: httpx2.Response, answer: dict[str, Any] | None) -> bool:
   """Whether a fault is one that passes."""
   code = response.status_code
   error = (answer or {}).get("error")
   if isinstance(error, Mapping) and error.get("code") == "insufficient_quota":
+    return False
+  if code == 200 and _is_page(response):
     return False
   return code in AGAIN or code >= 500 or code == 200
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from jdistill import gguf_file, refs
+from jdistill import gguf_file, pointers, refs
 from jdistill.tokenizers import byte, gguf, library
 from jdistill.types import UserError
 
@@ -117,13 +117,16 @@ def _read(named: pathlib.Path, path: pathlib.Path) -> Any:
       f"{named} has no tokenizer: none of tokenizer.json,"
       f" {', '.join(_VOCABULARIES)}"
     )
+  for name in _CONFIGS:
+    _json(path / name)
   try:
     tokenizer = reader.from_pretrained(str(path), local_files_only=True)
   # The tokenizers library raises bare Exception for a damaged file.
   except Exception as error:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     raise UserError(
-      f"{named}: its tokenizer cannot be read: {reason[0]}"
+      f"{named}: its tokenizer, tokenizer.json and what is beside it, cannot be"
+      f" read: {reason[0]}"
     ) from None
   if not tokenizer.is_fast:
     raise UserError(
@@ -199,5 +202,7 @@ def _json(path: pathlib.Path) -> Any:
     return json.loads(path.read_text("utf-8"))
   except FileNotFoundError:
     return None
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path}: not valid JSON: {error}") from None
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(
+      f"{path}: not valid JSON: {error}{pointers.hint(path)}"
+    ) from None

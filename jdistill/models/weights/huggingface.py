@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jdistill import types
+from jdistill import pointers, types
 from jdistill.models.decoder import DecoderConfig
 from jdistill.models.weights import huggingface_config, layout
 from jdistill.models.weights.compare import check_params
@@ -42,8 +42,10 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
     fields = json.loads(file.read_text(encoding="utf-8"))
   except OSError as error:
     raise UserError(f"{file}: {error.strerror or error}") from None
-  except ValueError as error:
-    raise UserError(f"{file}: not valid JSON: {error}") from None
+  except (ValueError, RecursionError) as error:
+    raise UserError(
+      f"{file}: not valid JSON: {error}{pointers.hint(file)}"
+    ) from None
   if not isinstance(fields, dict):
     raise UserError(f"{file}: expected a JSON object")
   return fields
@@ -70,8 +72,8 @@ class HuggingFaceSource(layout.Source):
       opened = safe_open(file, framework="np")
     except (SafetensorError, OSError) as error:
       raise UserError(
-        f"{file}: cannot read this safetensors file: {error} (truncated"
-        " download?)"
+        f"{file}: cannot read this safetensors file: {error}"
+        f"{pointers.hint(file) or ' (truncated download?)'}"
       ) from None
     for stored in opened.keys():  # noqa: SIM118 (not a dict)
       whole = self._public(stored)

@@ -80,13 +80,20 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 
 
+_MOST = 1 << 31  # of any size
+_MOST_LAYERS = 10_000
+
+
 class _Reader:
   """A config.json with its family's defaults and one way to complain."""
 
   def __init__(self, fields: Mapping[str, Any], where: str):
     self.where = where
     if fields.get("model_type") == "gemma3" and "text_config" in fields:
-      fields = {"model_type": "gemma3_text", **fields["text_config"]}
+      inside = fields["text_config"]
+      if not isinstance(inside, Mapping):
+        raise UserError(f"{where}: text_config is {inside!r}; expected fields")
+      fields = {"model_type": "gemma3_text", **inside}
     self.family = str(fields.get("model_type"))
     if self.family not in CLASSES:
       raise UserError(
@@ -106,6 +113,25 @@ class _Reader:
       found = "is missing" if value is None else f"is {value!r}"
       raise UserError(f"{self.where}: {name} {found}; expected {expected}")
     return value
+
+  def whole(self, name: str, low: int = 1, high: int = _MOST) -> int:
+    """An int that a size can be."""
+    value = self.number(name)
+    if not low <= value <= high:
+      raise UserError(
+        f"{self.where}: {name} is {value}; expected {low} to {high}"
+      )
+    return value
+
+  def either(self, name: str, default: int) -> int:
+    """A size, or what follows from others where it is not given."""
+    return default if self.get(name) is None else self.whole(name)
+
+  def real(self, name: str) -> float | None:
+    """A float, None where it is not given."""
+    if self.get(name) is None:
+      return None
+    return float(self.number(name, (float, int)))
 
   def refuse(self, name: str, allowed: tuple[Any, ...]) -> None:
     """Refuses a switch that changes what a model computes."""
@@ -146,25 +172,28 @@ def parse(fields: Mapping[str, Any], where: str) -> DecoderConfig:
     "silu": "silu",
     "gelu_pytorch_tanh": "gelu_tanh",
   }
-  if activation not in known:
+  if not isinstance(activation, str) or activation not in known:
     raise UserError(
       f"{where}: activation {activation!r} is not supported; expected"
       f" {' or '.join(known)}"
     )
-  width = reader.number("hidden_size")
-  num_heads = reader.number("num_attention_heads")
+  width = reader.whole("hidden_size")
+  num_heads = reader.whole("num_attention_heads")
   windows = _windows(reader)
   experts, sparse = _experts(reader, len(windows))
   ropes, local = _ropes(reader)
-  scalar = reader.get("query_pre_attn_scalar") if gemma else None
-  floats = (float, int)
-  return DecoderConfig(
-    vocab_size=reader.number("vocab_size"),
+  scalar = reader.real("query_pre_attn_scalar") if gemma else None
+  if scalar is not None and not scalar > 0:
+    raise UserError(
+      f"{where}: query_pre_attn_scalar is {scalar}; expected more than 0"
+    )
+  fields = dict(
+    vocab_size=reader.whole("vocab_size"),
     width=width,
-    mlp_width=reader.number("intermediate_size"),
+    mlp_width=reader.whole("intermediate_size"),
     num_heads=num_heads,
-    num_kv_heads=reader.get("num_key_value_heads", num_heads),
-    head_dim=reader.get("head_dim", width // num_heads),
+    num_kv_heads=reader.either("num_key_value_heads", num_heads),
+    head_dim=reader.either("head_dim", width // num_heads),
     segments=tuple(
       Segment(
         windows[run.start : run.stop],
@@ -175,19 +204,23 @@ def parse(fields: Mapping[str, Any], where: str) -> DecoderConfig:
     ),
     ropes=ropes,
     activation=known[activation],
-    norm_eps=float(reader.number("rms_norm_eps", floats)),
+    norm_eps=reader.real("rms_norm_eps"),
     norm_plus_one=gemma,
     post_norms=gemma,
     qk_norm=reader.family in ("qwen3", "qwen3_moe", "gemma3_text"),
     qkv_bias=reader.family == "qwen2",
     tied=bool(reader.get("tie_word_embeddings")),
     embed_scale=width**0.5 if gemma else 1.0,
-    query_scale=None if scalar is None else float(scalar) ** -0.5,
-    attention_soft_cap=reader.get("attn_logit_softcapping") if gemma else None,
-    final_soft_cap=reader.get("final_logit_softcapping") if gemma else None,
-    context_length=reader.number("max_position_embeddings"),
+    query_scale=None if scalar is None else scalar**-0.5,
+    attention_soft_cap=reader.real("attn_logit_softcapping") if gemma else None,
+    final_soft_cap=reader.real("final_logit_softcapping") if gemma else None,
+    context_length=reader.whole("max_position_embeddings"),
     experts=experts,
   )
+  try:
+    return DecoderConfig(**fields)
+  except UserError as error:
+    raise UserError(f"{where}: {error}") from None
 
 
 def _experts(
@@ -198,16 +231,19 @@ def _experts(
     return None, (False,) * num_layers
   # transformers 4 and 5 spell it differently; 128 is the default of both.
   names = [n for n in ("num_experts", "num_local_experts") if reader.get(n)]
+  num_experts = reader.whole(names[0]) if names else 128
   mixture = Mixture(
-    num_experts=reader.number(names[0]) if names else 128,
-    per_token=reader.number("num_experts_per_tok"),
-    width=reader.number("moe_intermediate_size"),
+    num_experts=num_experts,
+    per_token=reader.whole("num_experts_per_tok", high=num_experts),
+    width=reader.whole("moe_intermediate_size"),
     renormalise=bool(reader.get("norm_topk_prob")),
   )
-  step, dense = (
-    reader.number("decoder_sparse_step"),
-    reader.get("mlp_only_layers", ()),
-  )
+  step = reader.whole("decoder_sparse_step")
+  dense = reader.get("mlp_only_layers", ())
+  if not isinstance(dense, list | tuple):
+    raise UserError(
+      f"{reader.where}: mlp_only_layers is {dense!r}; expected a list"
+    )
   return mixture, tuple(
     n not in dense and (n + 1) % step == 0 for n in range(num_layers)
   )
@@ -223,8 +259,8 @@ def _runs(sparse: tuple[bool, ...]) -> list[range]:
 
 def _windows(reader: _Reader) -> tuple[int, ...]:
   """Each layer's window, 0 for the whole document."""
-  num_layers = reader.number("num_hidden_layers")
-  window = reader.get("sliding_window", 0)
+  num_layers = reader.whole("num_hidden_layers", high=_MOST_LAYERS)
+  window = reader.either("sliding_window", 0)
   if reader.family == "llama":
     return (0,) * num_layers
   if reader.family == "mistral":
@@ -234,15 +270,20 @@ def _windows(reader: _Reader) -> tuple[int, ...]:
   if reader.family == "qwen3_moe":
     return (window,) * num_layers
   kinds = reader.get("layer_types")
+  if kinds is not None and not isinstance(kinds, list | tuple):
+    raise UserError(
+      f"{reader.where}: layer_types is {kinds!r}; expected a list"
+    )
   if kinds is None:
     kinds = [
       LOCAL if _is_local(reader, layer) else GLOBAL
       for layer in range(num_layers)
     ]
-  if len(kinds) != num_layers or not set(kinds) <= {LOCAL, GLOBAL}:
+  named = sorted({str(kind) for kind in kinds})
+  if len(kinds) != num_layers or not set(named) <= {LOCAL, GLOBAL}:
     raise UserError(
       f"{reader.where}: layer_types has {len(kinds)} entries of"
-      f" {sorted(set(kinds))}; expected {num_layers} of {LOCAL!r} and"
+      f" {named}; expected {num_layers} of {LOCAL!r} and"
       f" {GLOBAL!r}"
     )
   if LOCAL in kinds and not window:
@@ -256,16 +297,20 @@ def _windows(reader: _Reader) -> tuple[int, ...]:
 def _is_local(reader: _Reader, layer: int) -> bool:
   """Whether a layer slides where `layer_types` does not say."""
   if reader.family in GEMMAS:
-    return (layer + 1) % reader.get("sliding_window_pattern") != 0
-  return layer >= reader.get("max_window_layers", 28)
+    return (layer + 1) % reader.whole("sliding_window_pattern") != 0
+  if reader.get("max_window_layers") is None:
+    return layer >= 28
+  return layer >= reader.whole("max_window_layers", low=0)
 
 
 def _ropes(reader: _Reader) -> tuple[tuple[Rope, ...], int]:
   """The ropes, and the index of the one that sliding layers use."""
   given = reader.get("rope_parameters") or reader.get("rope_scaling") or {}
   theta = reader.get("rope_theta")
+  _check_rope(reader, given)
   nested = GLOBAL in given or LOCAL in given
   whole = given.get(GLOBAL) or {} if nested else given
+  _check_rope(reader, whole)
   rope = _rope(reader, whole, theta)
   if reader.family != "gemma3_text":
     if nested and (given.get(LOCAL) or whole) != whole:
@@ -275,41 +320,50 @@ def _ropes(reader: _Reader) -> tuple[tuple[Rope, ...], int]:
       )
     return (rope,), 0
   local = given.get(LOCAL) or {} if nested else {}
+  _check_rope(reader, local)
   return (rope, _rope(reader, local, reader.get("rope_local_base_freq"))), 1
 
 
-def _rope(reader: _Reader, given: Mapping[str, Any], theta: float) -> Rope:
+def _check_rope(reader: _Reader, given: Any) -> None:
+  if not isinstance(given, Mapping):
+    raise UserError(
+      f"{reader.where}: rope_parameters or rope_scaling has {given!r}; expected"
+      " fields"
+    )
+
+
+def _rope(reader: _Reader, given: Mapping[str, Any], theta: Any) -> Rope:
+  def number(name: str, default: Any = None) -> float:
+    value = given.get(name, default)
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not known or not 0 < value < float("inf"):
+      found = "is missing" if value is None else f"is {value!r}"
+      raise UserError(
+        f"{reader.where}: {name} of the rope {found}; expected a number above 0"
+      )
+    return float(value)
+
   kind = given.get("rope_type", given.get("type", "default"))
-  theta = float(given.get("rope_theta", theta))
+  base = number("rope_theta", theta)
   if given.get("partial_rotary_factor", 1.0) != 1.0:
     raise UserError(
       f"{reader.where}: partial_rotary_factor is not supported; expected 1"
     )
   if kind == "default":
-    return Rope(theta)
+    return Rope(base)
   if kind not in ("linear", "llama3"):
     raise UserError(
       f"{reader.where}: rope scaling {kind!r} is not supported; expected"
       " default, linear or llama3"
     )
-  try:
-    factor = float(given["factor"])
-    if kind == "linear":
-      return Rope(theta, "linear", factor)
-    return Rope(
-      theta,
-      "llama3",
-      factor,
-      float(given["low_freq_factor"]),
-      float(given["high_freq_factor"]),
-      int(
-        given.get(
-          "original_max_position_embeddings",
-          reader.number("max_position_embeddings"),
-        )
-      ),
-    )
-  except KeyError as error:
+  if kind == "linear":
+    return Rope(base, "linear", number("factor"))
+  low, high = number("low_freq_factor"), number("high_freq_factor")
+  if low >= high:
     raise UserError(
-      f"{reader.where}: rope scaling {kind!r} has no {error.args[0]!r}"
-    ) from None
+      f"{reader.where}: low_freq_factor of the rope is {low} and"
+      f" high_freq_factor {high}; expected the former to be smaller"
+    )
+  length = reader.whole("max_position_embeddings")
+  length = int(number("original_max_position_embeddings", length))
+  return Rope(base, "llama3", number("factor"), low, high, length)
