@@ -34,8 +34,8 @@ def generated() -> dict[str, str]:
   launch = (source.ROOT / "launch" / "README.md").read_text()
   return {
     **method_pages.pages(),
-    **reference_pages.pages(),
     **command_pages.pages(),
+    **reference_pages.pages(),
     **config_pages.pages(),
     "launch.md": launch,
   }

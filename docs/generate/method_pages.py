@@ -66,6 +66,33 @@ def _parts(cls: type) -> dict[str, str]:
   return {**parts, "title": first, "": rest.strip("\n")}
 
 
+GROUPS = {
+  "Whole distributions": "Given text, token by token.",
+  "Text that is written": "By the student or its teacher, during the run.",
+  "Another tokenizer": "The teacher has tokens of its own.",
+  "Features": "Hidden states, router probabilities, or what is pooled of them.",
+  "The text alone": "No teacher.",
+  "Made of other methods": "They stand where any method does.",
+}
+WRITTEN = {"log_probs", "sampling_log_probs", "age", "source", "reward"}
+
+
+def _group(cls: type[methods_lib.Method]) -> str:
+  """Where a method belongs, by what it asks for with its defaults."""
+  try:
+    method = cls()
+  except TypeError:  # it needs fields, which are methods
+    return "Made of other methods"
+  needs = method.needs()
+  if set(needs.views) - {"student", "teacher"} or WRITTEN & set(needs.data):
+    return "Text that is written"
+  if "teacher" in needs.views:
+    return "Another tokenizer"
+  if method.wants():
+    return "Features"
+  return "Whole distributions" if needs.teachers else "The text alone"
+
+
 def _index() -> str:
   lines = [
     "# Methods",
@@ -76,19 +103,26 @@ def _index() -> str:
     "paper's claim was found on small exact worlds is in [the",
     "results](../results.md). `Sum` adds methods with weights or schedules.",
     "",
-    "| method | | fidelity | measured |",
-    "|---|---|---|---|",
   ]
-  for name, cls in classes().items():
-    parts = _parts(cls)
-    label = parts.get("Fidelity", "").strip().split("(")[0].strip(" .")
-    rows = ", ".join(
-      f"[{e.title}](../results.md#{results_page._anchor(e.title)})"
-      for e in _experiments(name)
-    )
-    title = docstrings.inline(parts["title"])
-    lines.append(f"| [`{name}`]({name}.md) | {title} | {label} | {rows} |")
-  return "\n".join(lines) + "\n"
+  for group, text in GROUPS.items():
+    lines += [f"## {group}", "", text, ""]
+    lines += ["| method | | fidelity | measured |", "|---|---|---|---|"]
+    for name, cls in classes().items():
+      if _group(cls) == group:
+        lines.append(_line(name, cls))
+    lines.append("")
+  return "\n".join(lines)
+
+
+def _line(name: str, cls: type) -> str:
+  parts = _parts(cls)
+  label = parts.get("Fidelity", "").strip().split("(")[0].strip(" .")
+  rows = ", ".join(
+    f"[{e.title}](../results.md#{results_page._anchor(e.title)})"
+    for e in _experiments(name)
+  )
+  title = docstrings.inline(parts["title"])
+  return f"| [`{name}`]({name}.md) | {title} | {label} | {rows} |"
 
 
 def _page(name: str, cls: type) -> str:

@@ -155,15 +155,16 @@ def test_reverse_kl_takes_one_hump():
 
 def test_pictures_are_there_for_both_themes():
   text = (DOCS / "divergences.md").read_text()
-  for name in re.findall(r"images/([\w-]+)\.svg#only-light", text):
+  for name in re.findall(r"images/([\w-]+)\.svg#gh-light-mode-only", text):
     for theme in ("light", "dark"):
       file = DOCS / "images" / f"{name.removesuffix('light')}{theme}.svg"
       assert file.is_file()
-      assert f"images/{file.name}#only-{theme}" in text
+      assert f"images/{file.name}#gh-{theme}-mode-only" in text
 
 
 @pytest.mark.parametrize("name", method_pages.classes())
 def test_methods_have_pages_of_their_files(name):
+  assert f"[`{name}`]({name}.md)" in method_pages.pages()["methods/index.md"]
   page = method_pages.pages()[f"methods/{name}.md"]
   assert page.startswith(f"# {name}\n")
   for experiment in method_pages._experiments(name):
