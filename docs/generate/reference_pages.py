@@ -31,6 +31,7 @@ MODULES = (
   "metrics",
   "train",
   "evaluate",
+  "harness",
   "export",
   "plan",
 )
