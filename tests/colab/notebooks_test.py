@@ -48,10 +48,3 @@ def test_it_opens_in_colab_and_installs_what_it_needs(path):
   for cell in [install, *rest]:
     assert not cell.get("outputs"), "committed without outputs"
     assert cell.get("execution_count") is None
-
-
-def test_there_are_six():
-  assert [path.stem for path in NOTEBOOKS] == [
-    "bring_your_own", "cross_tokenizer", "losses", "on_policy", "plan",
-    "quickstart",
-  ]  # fmt: skip
