@@ -16,6 +16,7 @@ from typing import Any
 import command_pages
 import config_pages
 import method_pages
+import notebook_pages
 import reference_pages
 import source
 from mkdocs.exceptions import PluginError
@@ -37,6 +38,7 @@ def generated() -> dict[str, str]:
     **command_pages.pages(),
     **reference_pages.pages(),
     **config_pages.pages(),
+    **notebook_pages.pages(),
     "launch.md": launch,
   }
 
@@ -76,8 +78,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
   """Leads links out of docs/, and names of configs, to pages of the site."""
   del config
   here = page.file.src_uri
-  if here in generated() and here != "launch.md":
-    return markdown
+  if here in generated() and _folder(here).startswith("docs"):
+    return markdown  # its links are right already
   markdown = _SPDX.sub("", markdown)
 
   def mended(match: re.Match[str]) -> str:
@@ -111,6 +113,8 @@ def _folder(page: str) -> str:
   """Where the file of a page lies in the repository."""
   if page == "launch.md":
     return "launch"
+  if page.startswith("notebooks/") and not page.endswith("/index.md"):
+    return "colab"
   return posixpath.join("docs", posixpath.dirname(page))
 
 
@@ -127,6 +131,8 @@ def _shown(path: str, page: str) -> str:
     return "launch.md"
   if path == "README.md":
     return "index.md"
+  if file.suffix == ".ipynb" and (source.ROOT / path).is_file():
+    return f"notebooks/{file.stem}.md"
   if file.parent.name == "configs" and file.suffix == ".py":
     return f"configs/{file.stem}.md"
   if file.parent.name == "methods" and file.suffix == ".py":

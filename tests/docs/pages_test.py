@@ -5,6 +5,7 @@
 import ast
 import dataclasses
 import importlib
+import json
 import os
 import pathlib
 import re
@@ -27,6 +28,7 @@ import docstrings
 import fits
 import jax
 import method_pages
+import notebook_pages
 import source
 
 PAGES = sorted(p for p in DOCS.rglob("*.md"))
@@ -172,6 +174,16 @@ def test_methods_have_pages_of_their_files(name):
   cls = method_pages.classes()[name]
   for field in dataclasses.fields(cls):
     assert f"`{field.name}`" in page, field.name
+
+
+def test_notebooks_have_pages():
+  assert notebook_pages.NOTEBOOKS
+  for path in notebook_pages.NOTEBOOKS:
+    page = notebook_pages.pages()[f"notebooks/{path.stem}.md"]
+    assert page.startswith("# ")
+    assert "colab-badge" not in page
+    for cell in json.loads(path.read_text())["cells"][1:]:
+      assert "".join(cell["source"]).strip() in page
 
 
 def test_docstrings_become_markdown():
