@@ -8,6 +8,7 @@ import functools
 import inspect
 import json
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -116,7 +117,7 @@ def _index() -> str:
 
 def _line(name: str, cls: type) -> str:
   parts = _parts(cls)
-  label = parts.get("Fidelity", "").strip().split("(")[0].strip(" .")
+  label = re.match(r"\s*(\w*)", parts.get("Fidelity", ""))[1]
   rows = ", ".join(
     f"[{e.title}](../results.md#{results_page._anchor(e.title)})"
     for e in _experiments(name)
