@@ -4,8 +4,10 @@
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
+import logging
 import math
 import os
 import pathlib
@@ -23,6 +25,18 @@ _DIGESTS = "digests"
 
 
 _CALLS = itertools.count(1)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without Orbax's warnings that what is opened to be read is read only."""
+  absl = logging.getLogger("absl")
+  old = absl.level
+  absl.setLevel(max(old, logging.ERROR))
+  try:
+    yield
+  finally:
+    absl.setLevel(old)
 
 
 class Restored(NamedTuple):
@@ -66,7 +80,8 @@ class Checkpoints:
           keep_checkpoints_without_metrics=False,
         )
       )
-    options = ocp.CheckpointManagerOptions(
+    options = functools.partial(
+      ocp.CheckpointManagerOptions,
       create=not read_only,
       read_only=read_only,
       preservation_policy=managers.AnyPreservationPolicy(policies),
@@ -76,9 +91,10 @@ class Checkpoints:
     )
     self._ocp = ocp
     self._damaged: set[int] = set()
-    self._manager = ocp.CheckpointManager(
-      epath.Path(directory), options=options
-    )
+    with _quiet() if read_only else contextlib.nullcontext():
+      self._manager = ocp.CheckpointManager(
+        epath.Path(directory), options=options()
+      )
 
   def save(
     self,
