@@ -26,4 +26,5 @@ def _help(name: str) -> str:
     contextlib.suppress(SystemExit),
   ):
     cli.main([name, "--help"])
+  assert said.getvalue(), name
   return said.getvalue().rstrip()

@@ -31,7 +31,8 @@ import method_pages
 import notebook_pages
 import source
 
-PAGES = sorted(p for p in DOCS.rglob("*.md"))
+README = ROOT / "README.md"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 FOREIGN = {"RESOURCE_EXHAUSTED: Out of memory"}
 """Messages that are quoted and not jdistill's."""
 
@@ -111,7 +112,7 @@ MODULES = {
 NAME = re.compile(rf"\b({'|'.join(MODULES)})\.([A-Za-z]\w+)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_names_in_code_are_there(page):
   text = page.read_text()
   for code in re.findall(r"^ *```python\n(.*?)^ *```", text, re.M | re.S):
@@ -204,6 +205,27 @@ def test_docstrings_become_markdown():
     "[arXiv:1503.02531](https://arxiv.org/abs/1503.02531).\n\n"
     "**Example**\n\n```pycon\n>>> print(2 * 3)\n6\n```"
   )
+
+
+def test_links_of_the_readme_lead_somewhere():
+  """Those of the pages are followed as the site is built."""
+  links = re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", README.read_text())
+  assert len(links) > 20
+  for path, anchor in links:
+    assert (ROOT / path).exists(), path
+    titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.M)
+    anchors = {
+      re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles
+    }
+    assert not anchor or anchor in anchors, f"{path}#{anchor}"
+
+
+def test_losses_of_the_readme_say_what_it_shows(capsys):
+  (code,) = re.findall(
+    r"```python\n((?:(?!```).)*import losses\n.*?)```", README.read_text(), re.S
+  )
+  exec(code)
+  assert f"# {capsys.readouterr().out.strip()} nats\n" in code
 
 
 @pytest.mark.slow
