@@ -29,38 +29,58 @@ _FIGURES = re.compile(r"`docs/(results/\w+\.jsonl?)`")
 _SPDX = re.compile(r"\A(<!-- SPDX-.*-->\n)+\n*")
 
 
+OUTSIDE = {
+  "launch.md": "launch/README.md",
+  "contributing.md": "CONTRIBUTING.md",
+  "changelog.md": "CHANGELOG.md",
+}
+"""Pages that are files elsewhere in the repository, as they are."""
+
+
 @functools.cache
 def generated() -> dict[str, str]:
   """Markdown of the pages that no file in docs/ has, by path."""
-  launch = (source.ROOT / "launch" / "README.md").read_text()
   return {
     **method_pages.pages(),
     **command_pages.pages(),
     **reference_pages.pages(),
     **config_pages.pages(),
     **notebook_pages.pages(),
-    "launch.md": launch,
+    **{
+      page: (source.ROOT / file).read_text()
+      for page, file in OUTSIDE.items()
+      if (source.ROOT / file).is_file()
+    },
   }
 
 
 def on_config(config: Any) -> Any:
   """Puts the generated pages into the navigation."""
-  config.nav = [_filled(entry) for entry in config.nav]
+  config.nav = _filled(config.nav)
   return config
 
 
-def _filled(entry: Any) -> Any:
-  """An entry `Title: folder/` with the generated pages of that folder."""
-  if isinstance(entry, str):
-    return entry
-  ((title, value),) = entry.items()
-  if isinstance(value, list):
-    return {title: [_filled(item) for item in value]}
-  if not value.endswith("/"):
-    return entry
-  index = f"{value}index.md"
-  inside = [p for p in generated() if p.startswith(value) and p != index]
-  return {title: [index, *({_title(path): path} for path in inside)]}
+def _filled(entries: list[Any]) -> list[Any]:
+  """The entries with what is generated.
+
+  `Title: folder/` gets the pages of that folder; a page that would be a file
+  elsewhere goes if there is no such file.
+  """
+  found = []
+  for entry in entries:
+    if isinstance(entry, str):
+      found.append(entry)
+      continue
+    ((title, value),) = entry.items()
+    if isinstance(value, list):
+      found.append({title: _filled(value)})
+    elif value.endswith("/"):
+      index = f"{value}index.md"
+      inside = [p for p in generated() if p.startswith(value) and p != index]
+      found.append({title: [index, *({_title(p): p} for p in inside)]})
+    elif value not in OUTSIDE or value in generated():
+      found.append(entry)
+  return found
 
 
 def _title(path: str) -> str:
@@ -111,8 +131,8 @@ def _named(code: str) -> str | None:
 
 def _folder(page: str) -> str:
   """Where the file of a page lies in the repository."""
-  if page == "launch.md":
-    return "launch"
+  if page in OUTSIDE:
+    return posixpath.dirname(OUTSIDE[page])
   if page.startswith("notebooks/") and not page.endswith("/index.md"):
     return "colab"
   return posixpath.join("docs", posixpath.dirname(page))
@@ -127,8 +147,9 @@ def _open(before: str) -> bool:
 def _shown(path: str, page: str) -> str:
   """The page that shows a file of the repository."""
   file = pathlib.PurePosixPath(path)
-  if path == "launch/README.md":
-    return "launch.md"
+  for shown, outside in OUTSIDE.items():
+    if path == outside:
+      return shown
   if path == "README.md":
     return "index.md"
   if file.suffix == ".ipynb" and (source.ROOT / path).is_file():
