@@ -124,7 +124,8 @@ class Client:
       while waiting:
         yield waiting.popleft().result()
     except BaseException:
-      self._stop.set()
+      if waiting:  # none where only the end of all answers was not asked for
+        self._stop.set()
       for future in waiting:
         future.cancel()
       raise

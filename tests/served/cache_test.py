@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cache that a server fills is that of the teacher itself."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from jdistill import (
   cli,
   config,
   run,
+  served,
   served_cache,
   types,
 )
@@ -90,6 +92,18 @@ def test_the_same_cache_from_a_server(serve, file, tmp_path, capsys):
   assert cli.main(words(more, server, lost)) == 0
   assert len(server.asked()) == 8
   assert len(cached.Cache(lost)) == 8
+
+
+def test_rows_of_several_parts_and_evaluations(serve, file, tmp_path):
+  server = serve(np.log(CHAIN.table[:9]))
+  settings = config.load(file)
+  held = dataclasses.replace(settings.data, part="heldout")
+  settings = dataclasses.replace(settings, evals={"eval": held})
+  with served.Client(served.Endpoint(server.url)) as client:
+    found = served_cache.cache(
+      settings, tmp_path / "to", cached.TopK(4), client, part_rows=4
+    )
+  assert found["rows"] == 12
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,14 @@ def test_answers_in_order_with_what_they_cost(serve):
   assert asked.totals.cost == pytest.approx(0.08 + 0.48)
 
 
+def test_it_is_asked_again_after_the_last_answer_was_taken(serve):
+  with client(serve(TABLE)) as asked:
+    for _ in range(2):
+      answers = served.complete(asked, PROMPTS[:3], max_tokens=2)
+      assert len([next(answers) for _ in range(3)]) == 3
+      answers.close()  # its end was never asked for
+
+
 @pytest.mark.parametrize("dialect", ["vllm", "llama.cpp"])
 def test_the_likeliest_tokens_of_given_texts(serve, dialect):
   texts = [RNG.integers(V, size=n).astype(np.int32) for n in (5, 2, 9)]
