@@ -363,8 +363,9 @@ def write(
   checkpoint.dump_json(workdir / "models.json", _models(built.models))
   checkpoint.dump_json(workdir / "shardings.json", placement.of_run(built))
   command = workdir / "command.txt"
-  if not command.exists():
-    program = pathlib.Path(sys.argv[0]).name
+  program = pathlib.Path(sys.argv[0]).name
+  # A notebook's kernel has a command line that says nothing of the run.
+  if not command.exists() and not program.endswith("kernel_launcher.py"):
     command.write_text(shlex.join([program, *sys.argv[1:]]) + "\n")
   if tokenizer is not None and not (workdir / "tokenizer").exists():
     half = workdir / "tokenizer.tmp"  # so that it is there whole or not at all
