@@ -13,6 +13,7 @@ from jdistill.plan.planning import Plan as Plan
 from jdistill.plan.planning import TooLarge as TooLarge
 from jdistill.plan.planning import lower as lower
 from jdistill.plan.planning import plan as plan
+from jdistill.plan.planning import self_contained as self_contained
 from jdistill.plan.planning import stage as stage
 from jdistill.plan.remedies import search as search
 from jdistill.plan.show import lines as lines
