@@ -5,6 +5,7 @@
 import dataclasses
 import math
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ from jdistill.config import Dtype, Weights
 from jdistill.data import corpus
 from jdistill.models.base import Architecture
 
-COLUMNS = ("kl", "ppl", "agreement", "bits_per_byte", "accuracy", "tokens")
+COLUMNS = ("kl", "kl_se", "ppl", "ce", "ce_se", "agreement", "bits_per_byte",
+           "accuracy", "ece", "tokens")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +71,14 @@ def evaluate(ref: str, options: Options | None = None) -> list[dict[str, Any]]:
     ref: a model reference; of a run it may name the checkpoint, `RUN@best`.
     options: see `Options`.
   Returns: a row for each evaluation: `model`, `teacher`, `eval`, `data`,
-    `kl` (teacher || model, nats per target token), `ppl`, `agreement` (of the
-    likeliest tokens), `bits_per_byte`, `accuracy`, `tokens` (targets judged)
-    and `seq_len`. `kl` and `agreement` are there with a teacher only.
+    `kl` (teacher || model, nats per target token), `ppl`, `ce` (its logarithm),
+    `agreement` (of the likeliest tokens), `bits_per_byte`, `accuracy`, `ece`
+    (expected calibration error), `tokens` (targets judged) and `seq_len`;
+    `kl_se` and `ce_se`, standard errors over rows; `by_class`, the same by what
+    the target is, and `reliability`, both as of `jdistill.heldout`;
+    `parameters` and `bytes` of the model as it is stored, and `tokens_per_s`
+    judged, teacher included, without the first batch. `kl` and `agreement` are
+    there with a teacher only.
   Raises: UserError for references that cannot be read, for a model that is no
     run without `data`, and for a teacher of another vocabulary.
   """
@@ -96,10 +103,14 @@ def evaluate(ref: str, options: Options | None = None) -> list[dict[str, Any]]:
     row: dict[str, Any] = {"model": ref}
     row["teacher"] = None if teacher is None else teacher.ref
     row |= {"eval": name, "data": spec.title}
-    values = heldout.summary(judge.sums(spec, tokenizer, options.max_rows))
+    sums, speed = judge.sums(spec, tokenizer, options.max_rows)
+    values = heldout.summary(sums)
     row |= {key: values[key] for key in COLUMNS if key in values}
     row["tokens"] = int(row["tokens"])
-    rows.append(row | {"seq_len": getattr(spec, "seq_len", None)})
+    row["seq_len"] = getattr(spec, "seq_len", None)
+    row |= _size(judge.params) | {"tokens_per_s": speed}
+    row["reliability"] = heldout.reliability(sums)
+    rows.append(row | {"by_class": heldout.by_class(sums)})
   return rows
 
 
@@ -132,22 +143,20 @@ class _Judge:
     eval_step = step.make_eval_step(
       found.architecture,
       None if teacher is None else teacher.architecture,
-      token_bytes=None
-      if tokenizer is None
-      else tokenizers.token_bytes(tokenizer),
+      **_about(tokenizer),
     )
     return cls(mesh, jax.jit(eval_step), params, said)
 
   def sums(
     self, spec: data.Data, tokenizer: Any, max_rows: int | None
-  ) -> dict[str, types.Mean]:
-    """Sums and weights over the held-out data, from its beginning."""
+  ) -> tuple[dict[str, types.Mean], float | None]:
+    """Sums and weights over the held-out data, and targets a second."""
     spec = dataclasses.replace(spec, shuffle=False, epochs=1)
     loader = data.load(
       spec, tokenizer, seed=0, cache_dir=refs.cache_directory() / "tokens"
     )
     left = loader.num_rows if max_rows is None else max_rows
-    found = []
+    found, begun = [], 0.0
     with jax.set_mesh(self.mesh):
       for arrays in loader:
         if left <= 0:
@@ -156,10 +165,37 @@ class _Judge:
         left -= spec.batch_size
         placed = sharding.place_rows(batch, self.mesh)
         sums = self.eval_step(self.params, self.teacher_params, placed)
-        found.append(jax.device_get({k: m for k, m in sums.items()
-                                     if "/" not in k}))  # fmt: skip
+        found.append(
+          jax.device_get({k: m for k, m in sums.items() if not _by_place(k)})
+        )
+        begun = begun or time.perf_counter()
     loader.close()
-    return metrics.add(found)
+    later = float(sum(sums["ce"].weight for sums in found[1:]))
+    speed = later / (time.perf_counter() - begun) if later else None
+    return metrics.add(found), speed
+
+
+def _by_place(name: str) -> bool:
+  """Whether a sum is of places in rows, which are not kept here."""
+  return name.startswith(("by_position/", "tokens/"))
+
+
+def _about(tokenizer: Any) -> dict[str, Any]:
+  """What is known of the tokens."""
+  if tokenizer is None:
+    return {}
+  return {
+    "token_bytes": tokenizers.token_bytes(tokenizer),
+    "token_classes": tokenizers.token_classes(tokenizer),
+  }
+
+
+def _size(params: types.PyTree) -> dict[str, int]:
+  leaves: list[Any] = jax.tree.leaves(params)
+  return {
+    "parameters": sum(leaf.size for leaf in leaves),
+    "bytes": sum(leaf.nbytes for leaf in leaves),
+  }
 
 
 def _first_rows(arrays: Mapping[str, np.ndarray], count: int):

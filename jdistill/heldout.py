@@ -19,6 +19,7 @@ from jdistill import (
   run,
   run_rollout,
   sharding,
+  tokenizers,
   types,
 )
 
@@ -86,7 +87,8 @@ def summary(sums: types.Metrics) -> dict[str, float]:
   """The numbers that people compare: kl, ppl, agreement, bits_per_byte, ...
 
   `ece` is the expected calibration error of the likeliest id (Guo et al., 2017,
-  arXiv:1706.04599), `trust` the accuracy less this (FIRST).
+  arXiv:1706.04599), `trust` the accuracy less this (FIRST). `kl_se` and `ce_se`
+  are standard errors.
   """
   scalars = {k: m for k, m in sums.items() if np.ndim(m.sum) == 0}
   row = metrics.means(scalars)
@@ -96,6 +98,9 @@ def summary(sums: types.Metrics) -> dict[str, float]:
     bins = sums["calibration"]
     row["ece"] = float(np.abs(bins.sum).sum() / np.sum(bins.weight))
     row["trust"] = row["accuracy"] - row["ece"]
+  for name in ("kl", "ce"):
+    if f"spread/{name}" in sums:
+      row[f"{name}_se"] = standard_error(sums, name)
   if "teacher_ce" in row:
     row["teacher_ppl"] = float(np.exp(row["teacher_ce"]))
   if "bits" in row:
@@ -103,10 +108,55 @@ def summary(sums: types.Metrics) -> dict[str, float]:
   return row
 
 
+def standard_error(sums: types.Metrics, name: str) -> float:
+  """Of a mean over tokens that come in rows, in its unit.
+
+  Tokens of a row are not independent, so rows are what varies: the ratio
+  estimator's standard error (Cochran, 1977, section 6.3; Miller, 2024,
+  arXiv:2411.00640, on clusters). NaN for a single row.
+  """
+  mean = float(sums[name].sum) / float(sums[name].weight)
+  count, vv, vw, ww = np.asarray(sums[f"spread/{name}"].sum, np.float64)
+  if count < 2:
+    return float("nan")
+  squares = max(vv - 2 * mean * vw + mean**2 * ww, 0.0)
+  scale = count / (count - 1)
+  return float(np.sqrt(scale * squares) / float(sums[name].weight))
+
+
+def by_class(sums: types.Metrics) -> dict[str, dict[str, float]]:
+  """`ce`, `kl`, `agreement` and number of `tokens` of each class there is."""
+  found: dict[str, dict[str, float]] = {}
+  for key, mean in sums.items():
+    kind, _, name = key.partition("/")
+    if kind != "classes":
+      continue
+    for label, value, weight in zip(
+      tokenizers.CLASSES, mean.sum, mean.weight, strict=False
+    ):
+      if weight:
+        row = found.setdefault(label, {"tokens": float(weight)})
+        row[name] = float(value / weight)
+  return found
+
+
+def reliability(sums: types.Metrics) -> list[dict[str, float]]:
+  """Where confidence lies, and how far accuracy is from it, by equal parts of
+  [0, 1]: `confidence` (the middle of the part), `gap` (accuracy less mean
+  confidence) and number of `tokens`; parts without any are left out."""
+  bins = sums["calibration"]
+  size = len(bins.sum)
+  return [
+    {"confidence": (i + 0.5) / size, "gap": float(s / w), "tokens": float(w)}
+    for i, (s, w) in enumerate(zip(bins.sum, bins.weight, strict=True))
+    if w
+  ]
+
+
 def result_of(rows, evals: list[str]) -> dict[str, Any]:
   """The table that a finished run prints, from its rows of metrics."""
   keys = ("kl", "coarse_kl", "ppl", "agreement", "bits_per_byte", "accuracy",
-          "reward", "tokens")  # fmt: skip
+          "ece", "reward", "tokens", "kl_se", "ce_se")  # fmt: skip
   table = {}
   for name in evals:
     found = [r for r in rows if f"{name}/ce" in r]
@@ -151,6 +201,8 @@ def write_details(workdir, step, name, sums, held, tokenizer) -> None:
       "text": text,
       "kl": np.asarray(tokens.sum)[row].round(5).tolist(),
       "mask": np.asarray(tokens.weight)[row].tolist(),
+      "classes": by_class(sums),
+      "reliability": reliability(sums),
     },
   )
 

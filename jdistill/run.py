@@ -170,6 +170,7 @@ def build(
   batch: types.Batch,
   *,
   token_bytes: np.ndarray | None = None,
+  token_classes: np.ndarray | None = None,
   ends: tuple[int, ...] = (),
   encode: rollout.Encode | None = None,
   tables: step.Tables | None = None,
@@ -182,6 +183,7 @@ def build(
     models: from `find_models`.
     batch: shapes of the global batch as the data give it.
     token_bytes: [V] bytes of each token, for bits per byte.
+    token_classes: [V] the class of each token, to judge these apart.
     ends: tokens that end an answer, where a rollout writes.
     encode: for texts of a rollout; None where nothing will run.
     tables: what the method needs to know of ids; None where nothing will run.
@@ -268,7 +270,8 @@ def build(
       parts,
       (student_places, teacher_places | heads),
       sharding.replicated(mesh),
-      token_bytes,
+      token_bytes=token_bytes,
+      token_classes=token_classes,
     ),
     write=writing.in_training(state_places, teacher_pens, rows),
     tell=writing.after_judging(rows, encode or run_rollout.nothing),
@@ -374,12 +377,12 @@ def _eval_step(
   parts: Mapping[str, apart.Part],
   places: tuple[types.PyTree, types.PyTree],
   whole: jax.sharding.NamedSharding,
-  token_bytes: np.ndarray | None,
+  **about: np.ndarray | None,
 ) -> Any:
   """The jitted step of evaluations, for student and teachers at `places`."""
   judges = _judges(config, models)
   compiled = jax.jit(
-    _judge(models, judges, token_bytes),
+    _judge(models, judges, **about),
     # Held-out batches may carry other arrays: they lie where they lie.
     in_shardings=(*places, None),
     out_shardings=whole,
@@ -390,10 +393,11 @@ def _eval_step(
   return apart.Step(compiled, judging, training=False)
 
 
-def _judge(
-  models: Models, judges: tuple[str, ...], token_bytes: np.ndarray | None
-):
-  """`judge(student_params, teacher_params, batch)`, against these teachers."""
+def _judge(models: Models, judges: tuple[str, ...], **about: np.ndarray | None):
+  """`judge(student_params, teacher_params, batch)`, against these teachers.
+
+  `about` is what is known of the tokens, as `step.make_eval_step` takes it.
+  """
   teachers = {k: models.teachers[k].architecture for k in judges}
   first = judges[0] if judges else None
   others = {k: a for k, a in teachers.items() if k != first}
@@ -401,7 +405,7 @@ def _judge(
     models.student,
     None if first is None else teachers[first],
     others=others,
-    token_bytes=token_bytes,
+    **about,
   )
 
   def judge(student, params, batch):

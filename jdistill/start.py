@@ -103,16 +103,17 @@ def prepare(config: Config, beside: pretrained.Beside) -> Ready:
   local = run.to_batch(next(loader), config.group_size, models.said)
   shapes = run.batch_shapes(config.data, local, config.group_size)
   loader.restore(position)
-  table, ends = None, config.data.end_ids
+  about, ends = {}, config.data.end_ids
   if tokenizer is not None:
-    table = tokenizers.token_bytes(tokenizer)
+    about["token_bytes"] = tokenizers.token_bytes(tokenizer)
+    about["token_classes"] = tokenizers.token_classes(tokenizer)
     location = None if models.start is None else models.start.location
     ends = evaluate.end_ids(tokenizer, location)
   built = run.build(
     config,
     models,
     shapes,
-    token_bytes=table,
+    **about,
     ends=ends,
     encode=run_rollout.encoder(tokenizer),
     tables=_tables(config, models, tokenizer, cache),

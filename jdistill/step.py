@@ -202,6 +202,7 @@ def make_eval_step(
   *,
   others: Mapping[str, Architecture] | None = None,
   token_bytes: np.ndarray | None = None,
+  token_classes: np.ndarray | None = None,
 ):
   """What held-out text or examples say of a student, beside its teacher.
 
@@ -212,6 +213,7 @@ def make_eval_step(
       head, which is then all of its parameters, take its place.
     others: further such models by name.
     token_bytes: [V] bytes that each token stands for, to count bits per byte.
+    token_classes: [V] the class of each token, to tell them apart.
   Returns: `eval_step(student_params, teacher_params, batch, others_params=None)
     -> values`, sums and weights of per-token values at temperature 1: `ce` and
     `teacher_ce` (nats), `kl` (teacher || student, nats), `reverse_kl` (student
@@ -223,7 +225,10 @@ def make_eval_step(
     confidence where confidence is in each of as many equal parts of [0, 1]),
     `coarse_kl` instead of the distances to a teacher of whom a few ids are
     known (over these ids and one for all others: never more than `kl`),
-    `bits` (per byte), each [] but `by_position/kl` [T] and `tokens/kl` [B, T].
+    `bits` (per byte), each [] but `by_position/kl` [T] and `tokens/kl` [B, T];
+    `classes/ce`, `classes/kl` and `classes/agreement` by the targets' class
+    [classes], and `spread/ce` and `spread/kl`, from which
+    `heldout.standard_error` is found.
   """
 
   def values(logits, data, params):
@@ -285,27 +290,64 @@ def make_eval_step(
     found = losses.walk_tokens(values, streams, data, frozen=tuple(streams))
     mask = view.mask
     found = {k: jnp.where(mask != 0, v * mask, 0) for k, v in found.items()}
-    sums = {k: types.Mean(v.sum(), mask.sum()) for k, v in found.items()}
-    sums["calibration"] = _calibration(found, mask)
-    if token_bytes is not None:
-      table = jnp.asarray(token_bytes)
-      size = table.at[view.targets].get(mode="fill", fill_value=0)
-      bits = found["ce"].sum() / jnp.log(2.0)
-      sums["bits"] = types.Mean(bits, (size * mask).sum())
-    if "kl" in found and mask.ndim == 2:
-      blocks, starts = losses.block_efficiency(
-        found["acceptance"],
-        found["teacher_ce"] - found["ce"],
-        mask,
-        view.segment_ids,
-        guesses=GUESSES,
-      )
-      sums["block_efficiency"] = types.Mean(blocks.sum(), starts.sum())
-      kl = types.Mean(found["kl"].sum(0), mask.sum(0))
-      sums |= {"by_position/kl": kl, "tokens/kl": types.Mean(found["kl"], mask)}
-    return sums
+    return _eval_sums(found, view, token_bytes, token_classes)
 
   return eval_step
+
+
+def _eval_sums(
+  found: Mapping[str, jax.Array],
+  view: Any,
+  token_bytes: np.ndarray | None,
+  token_classes: np.ndarray | None,
+) -> types.Metrics:
+  """What `make_eval_step` returns, from values that are 0 where the mask is."""
+  mask = view.mask
+  sums = {k: types.Mean(v.sum(), mask.sum()) for k, v in found.items()}
+  sums["calibration"] = _calibration(found, mask)
+  if token_bytes is not None:
+    table = jnp.asarray(token_bytes)
+    size = table.at[view.targets].get(mode="fill", fill_value=0)
+    bits = found["ce"].sum() / jnp.log(2.0)
+    sums["bits"] = types.Mean(bits, (size * mask).sum())
+  for name in (n for n in ("ce", "kl") if n in found):
+    sums[f"spread/{name}"] = _spread(found[name], mask)
+  if token_classes is not None:
+    kinds = (
+      jnp.asarray(token_classes)
+      .at[view.targets]
+      .get(mode="fill", fill_value=-1)
+    )
+    among = jax.nn.one_hot(kinds, token_classes.max() + 1) * mask[..., None]
+    axes = tuple(range(mask.ndim))
+    for name in (n for n in ("ce", "kl", "agreement") if n in found):
+      sums[f"classes/{name}"] = types.Mean(
+        (found[name][..., None] * among).sum(axes), among.sum(axes)
+      )
+  if "kl" in found and mask.ndim == 2:
+    blocks, starts = losses.block_efficiency(
+      found["acceptance"],
+      found["teacher_ce"] - found["ce"],
+      mask,
+      view.segment_ids,
+      guesses=GUESSES,
+    )
+    sums["block_efficiency"] = types.Mean(blocks.sum(), starts.sum())
+    kl = types.Mean(found["kl"].sum(0), mask.sum(0))
+    sums |= {"by_position/kl": kl, "tokens/kl": types.Mean(found["kl"], mask)}
+  return sums
+
+
+def _spread(values: jax.Array, mask: jax.Array) -> types.Mean:
+  """Sums over rows [4]: of those with targets one, and of v v, v w and w w.
+
+  v is a row's sum of the values [B, ...], 0 where the mask is, and w that of
+  its mask.
+  """
+  axes = tuple(range(1, mask.ndim))
+  v, w = values.sum(axes), mask.sum(axes)
+  sums = jnp.stack([(w > 0).astype(v.dtype), v * v, v * w, w * w]).sum(1)
+  return types.Mean(sums, jnp.ones(()))
 
 
 def _calibration(found: Mapping[str, jax.Array], mask: jax.Array) -> types.Mean:

@@ -9,7 +9,7 @@ from jdistill import config as config_lib
 from jdistill.report import audits, figures, page
 from jdistill.report.plots import NUM_COLOURS
 from jdistill.report.record import RunRecord
-from jdistill.report.terminal import MEASURES, columns_of, shown
+from jdistill.report.terminal import MEASURES, cell, columns_of
 
 
 def compare(records: Sequence[RunRecord]) -> str:
@@ -17,7 +17,11 @@ def compare(records: Sequence[RunRecord]) -> str:
     page.header(
       f"{len(records)} runs compared", ", ".join(r.name for r in records)
     ),
-    page.section("Held-out results at the end of each run"),
+    page.section(
+      "Held-out results at the end of each run",
+      "±: half of a 95 % confidence interval, over rows of the text; how much "
+      "seeds differ comes on top.",
+    ),
     _comparison(records),
     page.section("Curves"),
     page.grid(
@@ -63,12 +67,12 @@ def _comparison(records: Sequence[RunRecord]) -> str:
       if "teacher" in r.evals[name]
     }
     for teacher, row in teachers.items():
-      cells = [shown(column, row.get(column)) for column in columns]
+      cells = [cell(column, row) for column in columns]
       rows.append([f"{teacher} (teacher)", "", *cells])
     for record in having:
       row = record.evals[name]["end"]
       mark = page.dot(records.index(record) % NUM_COLOURS)
-      cells = [shown(column, row.get(column)) for column in columns]
+      cells = [cell(column, row) for column in columns]
       rows.append(
         [(mark + page.text(record.name),), f"{record.step:,}", *cells]
       )

@@ -99,6 +99,27 @@ def positions(record: RunRecord) -> list[str]:
   return found
 
 
+def reliability(record: RunRecord) -> list[str]:
+  """How often the likeliest token is right, by how sure the student is."""
+  found = []
+  for name, samples in record.samples.items():
+    curves = []
+    stages = [("at start", samples[0]), ("at end", samples[-1])]
+    for colour, (stage, sample) in enumerate(stages[: len(samples)]):
+      bins = sample.get("reliability", [])
+      x = [row["confidence"] for row in bins]
+      y = [row["confidence"] + row["gap"] for row in bins]
+      curves.append(Line(stage, x, y, 1 - colour, marked=True))
+    if not any(curve.x for curve in curves):
+      continue
+    curves.append(Line("calibrated", [0, 1], [0, 1], 2, dashed=True))
+    svg = lines(
+      curves, x_label="confidence", y_label="accuracy", from_zero=True
+    )
+    found.append(page.figure(f"Reliability, {name}", svg))
+  return found
+
+
 def end_positions(records: Sequence[RunRecord]) -> list[str]:
   found = []
   for name in dict.fromkeys(n for r in records for n in r.samples):

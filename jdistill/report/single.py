@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of one run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from jdistill.report import audits, figures, page
 from jdistill.report.record import RunRecord
-from jdistill.report.terminal import MEASURES, STAGES, columns_of, shown
+from jdistill.report.terminal import MEASURES, STAGES, cell, columns_of, shown
+
+_BY_CLASS = ("kl", "ppl", "agreement")
 
 _MOST_TOKENS = 1024
 """Of a sample text: more would make the page slow."""
@@ -31,15 +34,17 @@ def one_run(record: RunRecord) -> str:
         "Held-out results",
         "KL(teacher || student) and perplexity at temperature 1, per target "
         f"token{_context(record)}. Agreement: how often both find the same "
-        "token likeliest.",
+        "token likeliest. ±: half of a 95 % confidence interval, over rows.",
       )
     )
     body.append(_result_table(record))
   plots = [*figures.loss([record]), *figures.evals([record])]
-  plots += [*figures.positions(record), *figures.speed([record])]
+  plots += [*figures.positions(record), *figures.reliability(record)]
+  plots += figures.speed([record])
   body += [page.section("Curves"), page.grid(plots)]
   body += audits.of_one(record)
   for name, samples in record.samples.items():
+    body += _classes(name, samples[-1])
     body += _heat_maps(name, samples)
   body += _continuations(record)
   body += _placements(record)
@@ -99,9 +104,34 @@ def _result_table(record: RunRecord) -> str:
     rows.append([f"{name}: {record.data_of(name)}{targets}"])
     for stage, row in stages.items():
       mark = "*" if stage == "end" else ""
-      cells = [shown(column, row.get(column)) for column in columns]
+      cells = [cell(column, row) for column in columns]
       rows.append([mark + STAGES.get(stage, stage), *cells])
   return page.table(["", *(MEASURES[c] for c in columns)], rows)
+
+
+def _classes(name: str, sample: Mapping[str, Any]) -> list[str]:
+  """Held-out results by what the target is."""
+  classes = sample.get("classes")
+  if not classes:
+    return []
+  whole = sum(row["tokens"] for row in classes.values())
+  rows = [
+    [
+      label,
+      f"{100 * row['tokens'] / whole:.1f} %",
+      shown("kl", row.get("kl")),
+      shown("ppl", math.exp(row["ce"]) if "ce" in row else None),
+      shown("agreement", row.get("agreement")),
+    ]
+    for label, row in sorted(
+      classes.items(), key=lambda item: -item[1]["tokens"]
+    )
+  ]
+  columns = ["target", "share", *(MEASURES[m] for m in _BY_CLASS)]
+  return [
+    page.section(f"By kind of token, {name}", "At the end of the run."),
+    page.table(columns, rows),
+  ]
 
 
 def _heat_maps(name: str, samples: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The final metrics of a run, for terminals and for pages."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ MEASURES = {
   "agreement": "agreement",
   "bits_per_byte": "bits per byte",
   "accuracy": "accuracy",
+  "ece": "calibration error",
   "reward": "reward",
 }
 
@@ -36,7 +38,8 @@ def table(result: Mapping[str, Any]) -> "Table":
   from rich.table import Table
 
   evals = with_teacher_bits(result["evals"])
-  columns = columns_of(evals.values())
+  # What a terminal has room for.
+  columns = [c for c in columns_of(evals.values()) if c != "ece"]
   made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
   made.add_column("evaluation")
   made.add_column("model")
@@ -58,11 +61,21 @@ def shown(measure: str, value: int | float | None) -> str:
   """A metric as people read it."""
   if value is None:
     return "–"  # noqa: RUF001
-  if measure in ("agreement", "accuracy"):
+  if measure in ("agreement", "accuracy", "ece"):
     return f"{100 * value:.1f} %"
   if measure == "ppl":
     return f"{value:,.1f}" if value < 1e4 else f"{value:,.2e}"
   return f"{value:.3f}"
+
+
+def cell(measure: str, row: Mapping[str, int | float | None]) -> str:
+  """A metric with the half width of its 95 % confidence interval, if known."""
+  value, text = row.get(measure), shown(measure, row.get(measure))
+  error = row.get({"kl": "kl_se", "ppl": "ce_se"}.get(measure, ""))
+  if value is None or error is None or not math.isfinite(error):
+    return text
+  half = 1.96 * error * (value if measure == "ppl" else 1.0)
+  return f"{text} ± {shown(measure, half)}"
 
 
 def columns_of(

@@ -3,6 +3,7 @@
 """Tokenizers and chat templates, from wherever a model comes; no torch."""
 
 from jdistill.tokenizers.chat import render_chat, render_prompt
+from jdistill.tokenizers.classes import CLASSES, token_classes
 from jdistill.tokenizers.documents import (
   adds_bos,
   adds_eos,
@@ -23,6 +24,7 @@ from jdistill.tokenizers.vocabulary import (
 )
 
 __all__ = [
+  "CLASSES",
   "adds_bos",
   "adds_eos",
   "boundary",
@@ -42,6 +44,7 @@ __all__ = [
   "same_vocabulary",
   "save",
   "token_bytes",
+  "token_classes",
   "token_pieces",
   "vocabulary_difference",
 ]

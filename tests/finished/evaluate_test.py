@@ -9,6 +9,7 @@ from jdistill import (
   checkpoint,
   data,
   evaluate,
+  heldout,
   metrics,
   pretrained,
   refs,
@@ -194,3 +195,54 @@ def test_continuations_start_and_end_are_merged(
   ids = evaluate.encode_prompt(tokenizer, prompts[0])
   first = tokenizer.decode([int(logits_of(teacher, ids)[-1].argmax())])
   assert written[0]["teacher"].startswith(first.rstrip("\ufffd"))
+
+
+def test_rows_say_how_sure_a_mean_is():
+  """As resampling rows does; and for rows of equal size as the textbook."""
+  rng = np.random.default_rng(0)
+  weights = rng.integers(1, 30, size=400).astype(float)
+  values = weights * (2 + rng.normal(size=400)) + rng.normal(size=400)
+
+  def sums(v, w):
+    spread = np.array([(w > 0).sum(), v @ v, v @ w, w @ w])
+    return {
+      "kl": types.Mean(v.sum(), w.sum()),
+      "spread/kl": types.Mean(spread, 1.0),
+    }
+
+  means = []
+  for _ in range(4000):
+    rows = rng.integers(400, size=400)
+    means.append(values[rows].sum() / weights[rows].sum())
+  found = heldout.standard_error(sums(values, weights), "kl")
+  assert found == pytest.approx(np.std(means), rel=0.05)
+  equal = heldout.standard_error(sums(values, np.ones(400)), "kl")
+  assert equal == pytest.approx(values.std(ddof=1) / 20, rel=1e-9)
+  assert np.isnan(heldout.standard_error(sums(values[:1], weights[:1]), "kl"))
+
+
+def test_kinds_of_tokens_and_reliability_add_up(run):
+  row = evaluate.evaluate(str(run), evaluate.Options(batch_size=2))[0]
+  classes = row["by_class"].values()
+  count = sum(c["tokens"] for c in classes)
+  assert count == row["tokens"]
+  for name in ("kl", "ce", "agreement"):
+    whole = sum(c["tokens"] * c[name] for c in classes) / count
+    assert whole == pytest.approx(row[name], rel=1e-5)
+  bins = row["reliability"]
+  assert sum(b["tokens"] for b in bins) == row["tokens"]
+  error = sum(b["tokens"] * abs(b["gap"]) for b in bins) / row["tokens"]
+  assert error == pytest.approx(row["ece"], rel=1e-5)
+  assert row["kl_se"] > 0
+  assert row["bytes"] == 4 * row["parameters"]
+
+
+def test_standard_errors_are_of_the_rows_read(run):
+  """The same whatever the batch, and by hand from one row at a time."""
+  spec = dict(seq_len=32, max_rows=5)
+  whole, parts = (
+    evaluate.evaluate(str(run), evaluate.Options(batch_size=n, **spec))[0]
+    for n in (8, 2)
+  )
+  assert whole["ce_se"] == pytest.approx(parts["ce_se"], rel=1e-3)
+  assert whole["kl_se"] == pytest.approx(parts["kl_se"], rel=1e-3)

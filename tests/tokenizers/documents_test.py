@@ -80,3 +80,27 @@ def test_what_cannot_be_encoded(byte_level):
     tokenizers.encode_documents(plain, ["a"], add_bos=True)
   with pytest.raises(UserError, match="has no EOS token"):
     tokenizers.encode_documents(plain, ["a"], add_eos=True)
+
+
+def test_kinds_of_tokens(byte_level):
+  pieces = tokenizers.token_pieces(byte_level)
+  classes = [
+    tokenizers.CLASSES[i] for i in tokenizers.token_classes(byte_level)
+  ]
+  assert len(classes) == len(pieces)
+  said = {
+    b" ": "white space",
+    b"\n": "white space",
+    b"a": "word part",
+    b"7": "number",
+    b"?": "punctuation",
+    b"\xff": "bytes",
+    b"": "special",
+  }
+  found = {p: c for p, c in zip(pieces, classes, strict=True) if p in said}
+  assert found == {p: said[p] for p in found}
+  assert set(found) >= {b" ", b"a", b"7", b"?", b"\xff", b""}
+  words = [c for p, c in zip(pieces, classes, strict=True)
+           if len(p) > 2 and p[:1] == b" " and p[1:].isalpha()]  # fmt: skip
+  assert words
+  assert set(words) == {"word start"}
