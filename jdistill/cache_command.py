@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     "rows of other data to a cache of the same teacher and format.",
     epilog="Every field of the config is a flag, as for train: --mesh.fsdp 64.",
   )
-  made.add_argument("config", help="a Python file with get_config()")
+  made.add_argument(
+    "config", help="a Python file with get_config(), or a name: quickstart"
+  )
   made.add_argument("--to", required=True, metavar="DIR", type=pathlib.Path)
   made.add_argument(
     "--format",

@@ -363,7 +363,9 @@ def begin_cache(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     raise types.UserError(
       f"{directory}: holds {there[0]} and no cache; choose an empty --to"
     )
-  workdir.check_place(directory / store.MANIFEST, "--to")
+  if directory.exists() and not directory.is_dir():
+    raise types.UserError(f"--to {directory}: is a file; name a directory")
+  workdir.check_place(directory, "--to")
   directory.mkdir(parents=True, exist_ok=True)
   store.write_json(
     directory / store.MANIFEST, {**manifest, "data": {}, "complete": False}

@@ -23,7 +23,9 @@ def train(argv: list[str]) -> int:
     "1e-3. `jdistill train CONFIG --fields` lists them. Of several stages "
     "--STAGE.steps 20 is for one, and --steps 20 for all.",
   )
-  parser.add_argument("config", help="a Python file with get_config()")
+  parser.add_argument(
+    "config", help="a Python file with get_config(), or a name: quickstart"
+  )
   parser.add_argument(
     "--workdir",
     metavar="DIR",
@@ -312,7 +314,9 @@ def plan(argv: list[str]) -> int:
     "does not fit or a fault is found.",
     epilog="Every field of the config is a flag, as for train: --mesh.fsdp 64.",
   )
-  parser.add_argument("config", help="a Python file with get_config()")
+  parser.add_argument(
+    "config", help="a Python file with get_config(), or a name: quickstart"
+  )
   parser.add_argument(
     "--topology",
     required=True,
@@ -372,7 +376,9 @@ def shardings(argv: list[str]) -> int:
     "a device would hold; no weights are read.",
     epilog="Every field of the config is a flag, as for train: --mesh.fsdp 64.",
   )
-  parser.add_argument("config", help="a Python file with get_config()")
+  parser.add_argument(
+    "config", help="a Python file with get_config(), or a name: quickstart"
+  )
   parser.add_argument(
     "--devices",
     type=int,

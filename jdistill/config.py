@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import pathlib
+import sys
 import types as pytypes
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, get_args
@@ -17,7 +18,9 @@ from jdistill import (
   config_types,
   data,
   methods,
+  near_names,
   optim,
+  own_configs,
   refs,
   schedules,
   sharding,
@@ -262,7 +265,8 @@ def load(path: str | pathlib.Path, argv: Sequence[str] = ()) -> Config | Stages:
   """The config that a file's `get_config()` returns, with flags applied.
 
   Args:
-    path: a Python file with `get_config()`, which returns a Config or Stages.
+    path: a Python file with `get_config()`, which returns a Config or Stages;
+      or the name of one that comes with jdistill, such as `quickstart`.
     argv: overrides such as `--steps 20 --method.tau 2`; of several stages
       `--NAME.steps 20` is for one, and others are for all.
   Raises: UserError for a missing or broken file or an unknown flag.
@@ -270,19 +274,26 @@ def load(path: str | pathlib.Path, argv: Sequence[str] = ()) -> Config | Stages:
   config = from_file(path)
   if isinstance(config, Stages):
     return override_stages(config, argv, name=str(path))
-  return override(config, argv, name=str(path))
+  try:
+    return override(config, argv, name=str(path))
+  except SystemExit as end:
+    if end.code and (near := near_names.of_flag(config, argv)):
+      print(f"jdistill: did you mean {near}?", file=sys.stderr)
+    raise
 
 
 def from_file(path: str | pathlib.Path) -> Config | Stages:
   """Runs a config file and takes what its `get_config()` returns."""
-  path = pathlib.Path(path)
+  path = own_configs.find(path)
   if not path.is_file():
     here = path if path.is_dir() else path.parent
     near = sorted(p.name for p in here.glob("*.py"))
     there = f"; {here} has {', '.join(near)}" if near else ""
     if path.is_dir():
       raise types.UserError(f"config file {path} is a directory{there}")
-    raise types.UserError(f"config file {path} does not exist{there}")
+    raise types.UserError(
+      f"config file {path} does not exist{there}{own_configs.near(path)}"
+    )
   module = pytypes.ModuleType(path.stem)
   module.__file__ = str(path)
   try:
@@ -298,7 +309,7 @@ def from_file(path: str | pathlib.Path) -> Config | Stages:
       str(error) if isinstance(error, types.UserError) else (f"{kind}: {error}")
     )
     raise types.UserError(
-      f"config file {path}: {_where(error, path)}{said}"
+      f"config file {path}: {_where(error, path)}{said}{near_names.hint(error)}"
     ) from error
   if not isinstance(config, (Config, Stages)):
     raise types.UserError(

@@ -72,10 +72,11 @@ def _fault(value: Any, hint: Any, path: str) -> str | None:
     found = [_fault_inside(value, one, path) for one in inside]
     return None if None in found else found[0]
   if isinstance(value, type):
-    names = {one for one in members if isinstance(one, type)}
-    hint_to_call = any(issubclass(value, one) for one in names)
-    called = f"; write {value.__name__}(...)" if hint_to_call else ""
-    return f"{path} is the class {value.__name__}, not one of it{called}"
+    kinds = [one for one in members if isinstance(one, type)]
+    fits = any(issubclass(value, one) for one in kinds)
+    called = f", such as {value.__name__}(...)" if fits else ""
+    expected = f"expected {_shown(members)}{called}"
+    return f"{path} is the class {value.__name__}; {expected}"
   return f"{path} is {_short(value)}; expected {_shown(members)}"
 
 

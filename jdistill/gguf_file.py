@@ -128,6 +128,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     with open(path, "rb") as file:
       size = os.fstat(file.fileno()).st_size
       start = file.read(len(_MAGIC))
+      if not size:
+        raise UserError(f"{path}: not a GGUF file: it is empty")
       if start != _MAGIC:
         raise UserError(
           f"{path}: not a GGUF file: it begins with {start!r}, not {_MAGIC!r}"

@@ -304,6 +304,11 @@ def run_step(location: refs.Located) -> int:
     if selector == "last":
       return steps[-1]
     step = found.best() if selector == "best" else int(selector)
+  if step is None:
+    raise types.UserError(
+      f"{location.ref}: no checkpoint has a value of {best}, by which the best "
+      f"is chosen; name one by its step: {', '.join(map(str, steps))}"
+    )
   if step not in steps:
     raise types.UserError(
       f"{location.ref}: no checkpoint of step {step}; there are "

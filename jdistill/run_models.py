@@ -339,6 +339,11 @@ def _teacher(
   name: str, config: config_lib.Config, beside: pretrained.Beside
 ) -> pretrained.Found:
   spec = config.teachers[name]
+  if spec.ref is None and spec.architecture is None:
+    raise types.UserError(
+      f"teachers.{name} is named by neither `ref` nor `architecture`; give a "
+      "reference, or an architecture that draws its own weights"
+    )
   found = pretrained.find(
     spec.ref,
     architecture=spec.architecture,

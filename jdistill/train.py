@@ -96,7 +96,8 @@ def _one(
     teacher_params = built.load_teachers()
     begun = distributed.decide(workdir_lib.checkpoints(workdir).is_dir)
     state = None if begun else built.init_state(teacher_params)
-    start.write(config, built, ready.tokenizer, workdir)
+    if not begun:
+      start.write(config, built, ready.tokenizer, workdir)
   with (
     jax.set_mesh(built.mesh),
     checkpoint.disk_errors(workdir),
@@ -111,6 +112,8 @@ def _one(
       state, loader_at = _start(built, teacher_params, saved, log)
       if loader_at is not None:
         loader.restore(loader_at)
+      # What it says of the config is of use only if the run can go on.
+      start.write(config, built, ready.tokenizer, workdir)
     loop = _Loop(
       built,
       teacher_params,

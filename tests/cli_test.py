@@ -2,9 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line before any command runs."""
 
+import pathlib
+import re
+import tomllib
+
 import pytest
 
+import jdistill
 from jdistill import cli, commands, types
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_help(capsys):
@@ -28,7 +35,18 @@ def test_nothing_asked(capsys):
 
 def test_version(capsys):
   assert cli.main(["--version"]) == 0
-  assert capsys.readouterr().out[0].isdigit()
+  said = capsys.readouterr().out.strip()
+  assert said == jdistill.__version__
+  # MAJOR.MINOR.PATCH, and what comes before it.
+  assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc|\.dev)\d+)?", said)
+
+
+def test_the_version_is_written_in_one_place():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+  assert "version" not in project["project"]
+  assert project["tool"]["hatch"]["version"] == {"path": "jdistill/__init__.py"}
+  cited = (ROOT / "CITATION.cff").read_text()
+  assert f"version: {jdistill.__version__}\n" in cited
 
 
 def test_unknown_command(capsys):

@@ -259,6 +259,14 @@ def test_a_broken_config_file_names_the_line(tmp_path, body, said):
   assert str(path) in str(caught.value)
 
 
+def test_a_name_alone_is_a_config_that_comes_along(tmp_path, monkeypatch):
+  assert config.load("markov") == config.load(CONFIGS[0].parent / "markov.py")
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "markov").write_text("def get_config():\n  return 3\n")
+  with pytest.raises(types.UserError, match="returned int"):
+    config.load("markov")
+
+
 def test_a_missing_config_file_shows_its_neighbours(tmp_path):
   (tmp_path / "mine.py").write_text("")
   with pytest.raises(types.UserError, match=r"does not exist.*mine\.py"):

@@ -26,7 +26,7 @@ BANNED = {"utils", "helpers", "misc", "common", "manager"}
 # row's `own` parts. "all above" is every part of the rows before.
 ABOVE = "all above"
 LAYERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
-  (("types", "pointers"), ()),
+  (("types", "pointers", "own_configs", "near_names"), ()),
   (("config_types",), ("types",)),
   (("startup",), ()),
   (("signals",), ()),

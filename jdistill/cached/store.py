@@ -73,7 +73,7 @@ def parts(directory: pathlib.Path) -> list[Part]:
       size = data.stat().st_size if data.is_file() else None
       if size != said["size"]:
         raise types.UserError(
-          f"{data}: has {size or 'no'} bytes and should have {said['size']}; "
+          f"{data}: has {size or 0} bytes and should have {said['size']}; "
           f"remove it with {path.name}, and cache the rows again"
         )
       found.append(
@@ -262,9 +262,11 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     )
   try:
     found = json.loads(path.read_text())
-    version = found["version"]
-  except (ValueError, KeyError, TypeError, RecursionError) as error:
+  except (ValueError, RecursionError) as error:
     raise types.UserError(f"{path}: is no manifest ({error})") from error
+  if not isinstance(found, dict) or "version" not in found:
+    raise types.UserError(f"{path}: is no manifest: it says no version")
+  version = found["version"]
   if version != VERSION:
     raise types.UserError(
       f"{path}: is of version {version}, and this jdistill reads {VERSION}; "

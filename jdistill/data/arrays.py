@@ -236,6 +236,10 @@ def _fields(
 
 
 def _npz(data: ArrayData, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+  if not zipfile.is_zipfile(path):
+    raise types.UserError(
+      f"{path}: not an .npz: it is no zip archive, or was cut short"
+    )
   try:
     with np.load(path, allow_pickle=False) as arrays:
       for field in (data.inputs, data.label):
@@ -290,7 +294,7 @@ def _class(label: Any, where: Callable[[], str]) -> np.int32:
     value = np.nan
   if value < 0 or value != np.floor(value):
     raise types.UserError(
-      f"{where()}: label {label!r}: expected a whole number from 0"
+      f"{where()}: label {str(label)!r}: expected a whole number from 0"
     )
   return np.int32(value)
 

@@ -16,6 +16,14 @@ from jdistill import types
 _WHOLE = 256 << 20
 _SAMPLES = 256
 _SAMPLE = 64 << 10
+_BEGINNINGS = {
+  b"\x1f\x8b": "it is packed by gzip: give its name the suffix .gz",
+  b"BZh": "it is packed by bzip2: give its name the suffix .bz2",
+  b"\xfd7zXZ": "it is packed by xz: give its name the suffix .xz",
+  b"PAR1": "it is a Parquet file: name it parquet:PATH",
+  b"\xff\xfe": "it is UTF-16: convert it with `iconv -f utf-16 -t utf-8`",
+  b"\xfe\xff": "it is UTF-16: convert it with `iconv -f utf-16 -t utf-8`",
+}
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -52,9 +60,12 @@ def decode(data: bytes, where: str) -> str:
     text = data.decode("utf-8")
   except UnicodeDecodeError as e:
     found = data[e.start : e.start + 4].hex(" ")
+    what = "convert it, for instance with `iconv -f latin1 -t utf-8`"
+    for begin, known in _BEGINNINGS.items():
+      if data.startswith(begin):
+        what = known
     raise types.UserError(
-      f"{where}: not UTF-8 at byte {e.start} (found {found}); convert it, "
-      "for instance with `iconv -f latin1 -t utf-8`"
+      f"{where}: not UTF-8 at byte {e.start} (found {found}); {what}"
     ) from e
   return text.removeprefix("\ufeff").replace("\r\n", "\n")
 

@@ -162,7 +162,11 @@ class Loader(Iterator[dict[str, np.ndarray]]):
 
 
 def _check(drawing: Drawing) -> None:
-  if drawing.batch_size < 1 or drawing.batch_size % drawing.process_count:
+  if drawing.batch_size < 1:
+    raise types.UserError(
+      f"data.batch_size is {drawing.batch_size}; expected at least 1"
+    )
+  if drawing.batch_size % drawing.process_count:
     raise types.UserError(
       f"data.batch_size is {drawing.batch_size}, which does not divide among "
       f"{drawing.process_count} processes; take a multiple of "

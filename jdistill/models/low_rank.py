@@ -42,12 +42,15 @@ class LowRank:
 
   def __post_init__(self):
     if self.rank < 1:
-      raise types.UserError(f"rank is {self.rank}; adapters need at least 1")
+      raise types.UserError(
+        f"adapters: rank is {self.rank}; expected at least 1"
+      )
     unknown = [name for name in self.targets if name not in TARGETS]
     if unknown or not self.targets:
       found = repr(unknown[0]) if unknown else "empty"
       raise types.UserError(
-        f"targets: {found}; the products of a layer are {', '.join(TARGETS)}"
+        f"adapters: targets: {found}; the products of a layer are "
+        f"{', '.join(TARGETS)}"
       )
 
   @property

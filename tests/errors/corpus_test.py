@@ -25,7 +25,6 @@ CASES = [
   pytest.param(
     one,
     id=f"{part.__name__.rpartition('.')[2]}-{one.name}",
-    marks=[pytest.mark.slow] if one.slow else [],
   )
   for part in (configs, data, weights, runs, commands)
   for one in part.CASES

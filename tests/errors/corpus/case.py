@@ -18,8 +18,7 @@ class Case:
 
   `argv` is what is typed after `jdistill`; `says` are parts of the message:
   what is wrong, and where. `makes` are applied first, in order. `leaves` are
-  names of what a job leaves that has begun, so that it can go on. `slow` marks
-  what compiles.
+  names of what a job leaves that has begun, so that it can go on.
   """
 
   name: str
@@ -27,7 +26,6 @@ class Case:
   says: tuple[str, ...]
   makes: tuple[Make, ...] = ()
   leaves: tuple[str, ...] = ()
-  slow: bool = False
 
 
 def case(
@@ -35,13 +33,12 @@ def case(
   argv: str,
   *rest: str | Make,
   leaves: tuple[str, ...] = (),
-  slow: bool = False,
 ) -> Case:
   """A row from words: texts are what is said, functions what is done."""
   says = tuple(one for one in rest if isinstance(one, str))
   makes = tuple(one for one in rest if not isinstance(one, str))
   assert says, f"{name}: says nothing"
-  return Case(name, argv, says, makes, leaves, slow)
+  return Case(name, argv, says, makes, leaves)
 
 
 def put(path: str, content: str | bytes = b"") -> Make:

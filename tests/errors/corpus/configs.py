@@ -8,6 +8,7 @@ BAD = "train bad.py"
 
 FILES = [
   case("no-config-file", "train tinny.py", "tinny.py", "tiny.py"),
+  case("no-config-of-ours", "train quikstart", "quikstart", "quickstart"),
   case("config-is-a-directory", "train teacher", "teacher", "directory"),
   case("syntax-error", BAD, "bad.py: line 2", "SyntaxError",
        put("bad.py", "import jdistill\nx = (1 +\n")),
@@ -28,6 +29,7 @@ FILES = [
   case("config-imports-what-is-not-there", BAD, "line 1", "nonesuch",
        put("bad.py", "import nonesuch\n")),
   case("config-names-a-method-that-is-not-there", BAD, "line ", "KDD",
+       "did you mean KD",
        change("method=methods.KDD()")),
   case("config-has-an-unknown-field", BAD, "line ", "stepz",
        change("stepz=3")),
@@ -83,7 +85,8 @@ FIELDS = [
   case("teacher-of-another-name", BAD, "'teacher'", "big",
        change("student=config.Cut(2, 'teacher'), "
               "teachers={'big': config.Teacher('teacher')}")),
-  case("teacher-without-reference", BAD, "neither `ref` nor `architecture`",
+  case("teacher-without-reference", BAD, "teachers.teacher",
+       "neither `ref` nor `architecture`",
        change("student=config.Cut(2, 'teacher'), "
               "teachers={'teacher': config.Teacher()}")),
   case("cut-with-no-teacher", BAD, "student", "Cut",
@@ -104,7 +107,7 @@ FIELDS = [
        change("student=config.Cut((1, 1))")),
   case("more-layers-than-there-are", BAD, "9 layers of 3",
        change("student=config.Cut(9)")),
-  case("lora-of-rank-zero", BAD, "rank is 0",
+  case("lora-of-rank-zero", BAD, "adapters: rank is 0",
        change("student=config.Lora(config.Cut(2), rank=0)")),
   case("lora-of-unknown-targets", BAD, "query", "q, k, v",
        change("student=config.Lora(config.Cut(2), targets=('query',))")),
@@ -144,7 +147,7 @@ FIELDS = [
        change("data=dataclasses.replace(cfg.data, seq_len=1)")),
   case("epochs-zero", BAD, "epochs is 0",
        change("data=dataclasses.replace(cfg.data, epochs=0)")),
-  case("batch-size-negative", BAD, "batch_size is -8",
+  case("batch-size-negative", BAD, "batch_size is -8", "at least 1",
        change("data=dataclasses.replace(cfg.data, batch_size=-8)")),
   case("seq-len-over-context", BAD, "seq_len", "context",
        change("mesh=sharding.MeshShape(data=1, context=8), "
@@ -172,7 +175,7 @@ MESHES = [
 FLAGS = [
   case("misspelt-flag", "train tiny.py --stepz 4", "--stepz", "--steps"),
   case("misspelt-flag-below", "train tiny.py --optimizer.lrr 1",
-       "--optimizer.lrr", "--optimizer.lr"),
+       "--optimizer.lrr", "did you mean --optimizer.lr"),
   case("misspelt-flag-of-the-command", "train tiny.py --work-dir out",
        "--work-dir", "--workdir"),
   case("flag-of-another-method", "train tiny.py --method.beta 0.5",
