@@ -7,19 +7,23 @@
 
 An arm continues `--batch` prompts of `--prompt` tokens by `--new` tokens,
 greedily, in float32: `jdistill_B` by `jdistill.sampling`, and with `--hf`, a
-directory of the same model, `transformers_B` by its `generate` on torch. The
-arm `memory` reads 512 MiB of float32: by a compiled product of many matrices
-with a vector, by a compiled sum, and by NumPy's sum.
+directory of the same model, `transformers_B` by its `generate` on torch; with
+`--gguf`, a file of the same model, `llamacpp_B` by llama.cpp (`pip install
+xllamacpp`, and `jdistill export ... --format gguf --kind f32`). The arm
+`memory` reads 512 MiB of float32: by a compiled product of many matrices with a
+vector, by a compiled sum, and by NumPy's sum.
 
 Figures of each arm: `prefill_s` (the first token), `decode_s` (the others),
 `token_ms` (a step of decoding, all rows together), `tokens_per_s` (all rows, of
 decoding), `compile_s`, `peak_rss_mib`. `weights_gb_per_s` is what a decoding
 step would read if it read every weight once and nothing else, over its time;
-`share_of_memory` is that over `memory`'s best. `times_transformers` is how many
-times faster decoding, prefill and both are, in wall time of the same rounds.
+`share_of_memory` is that over `memory`'s best. `times_transformers` and
+`times_llamacpp` are how many times faster decoding, prefill and both are, in
+wall time of the same rounds.
 """
 
 import argparse
+import concurrent.futures
 import functools
 import statistics
 import time
@@ -53,6 +57,7 @@ def main() -> None:
     "--model", default=MODEL, help="a reference, or tiny: drawn, for tests"
   )
   parser.add_argument("--hf", help="the same model, for transformers")
+  parser.add_argument("--gguf", help="the same model, for llama.cpp")
   parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
   parser.add_argument("--prompt", type=int, default=128)
   parser.add_argument("--new", type=int, default=128)
@@ -65,6 +70,8 @@ def main() -> None:
     arms[f"jdistill_{batch}"] = functools.partial(ours, args, batch)
     if args.hf:
       arms[f"transformers_{batch}"] = functools.partial(theirs, args, batch)
+    if args.gguf:
+      arms[f"llamacpp_{batch}"] = functools.partial(llama, args, batch)
   repeats = measure.run(args, arms, rounds=args.rounds)
   memory_gb = {
     name: measure.ranged(
@@ -148,6 +155,40 @@ def theirs(args: argparse.Namespace, batch: int) -> measure.Arm:
   return measure.Arm(work, {"compile_s": 0.0, "weights_gb": 0.0})
 
 
+def llama(args: argparse.Namespace, batch: int) -> measure.Arm:
+  import xllamacpp
+
+  params = xllamacpp.CommonParams()
+  params.model.path, params.n_parallel = args.gguf, batch
+  params.n_ctx = batch * (args.prompt + args.new + 64)
+  params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+  params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+  params.verbosity, params.cache_prompt = 0, False
+  server = xllamacpp.Server(params)
+  vocab = pretrained.find(args.model).architecture.vocab_size
+  ids = prompts(args, batch, vocab).tolist()
+  threads = concurrent.futures.ThreadPoolExecutor(batch)
+
+  def write(count: int) -> float:
+    def one(prompt):
+      return server.handle_completions(
+        {"prompt": prompt, "max_tokens": count, "temperature": 0.0,
+         "ignore_eos": True, "cache_prompt": False}
+      )  # fmt: skip
+
+    start = time.perf_counter()
+    said = list(threads.map(one, ids))
+    end = time.perf_counter()
+    assert all(s["usage"]["completion_tokens"] == count for s in said), said[0]
+    return end - start
+
+  def work():
+    prefill = write(1)
+    return {"prefill_s": prefill, "decode_s": write(args.new) - prefill}
+
+  return measure.Arm(work, {"compile_s": 0.0, "weights_gb": 0.0})
+
+
 def reads(mib: int) -> measure.Arm:
   """What this machine's memory gives, GB/s."""
   count, width = max(1, mib // 4), 1024
@@ -189,7 +230,7 @@ def figures(args, repeats: measure.Repeats, name: str) -> dict:
   found |= measure.ranged("token_ms", [1e3 * s / steps for s in decode])
   found |= measure.ranged("tokens_per_s", [batch * steps / s for s in decode])
   found |= measure.fact(repeats, name, "peak_rss_mib")
-  if name.startswith("transformers"):
+  if not name.startswith("jdistill"):
     return found
   found |= measure.fact(repeats, name, "compile_s")
   weights = repeats[0][name].facts["weights_gb"]
@@ -199,9 +240,10 @@ def figures(args, repeats: measure.Repeats, name: str) -> dict:
   found |= measure.ranged(
     "share_of_memory", [s / b for s, b in zip(speeds, best, strict=True)]
   )
-  if args.hf:
-    found["times_transformers"] = {
-      key: times(repeats, name, f"transformers_{batch}", keys)
+  others = {"transformers": args.hf, "llamacpp": args.gguf}
+  for other in (name for name, there in others.items() if there):
+    found[f"times_{other}"] = {
+      key: times(repeats, name, f"{other}_{batch}", keys)
       for key, keys in {
         "decode": ("decode_s",),
         "prefill": ("prefill_s",),
