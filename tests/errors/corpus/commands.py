@@ -29,6 +29,7 @@ MODELS = [
        "--dtype", "bfloat16"),
   case("evaluate-an-empty-split",
        "evaluate teacher --data jsonl:text.jsonl --split '[90:95]'", "[90:95]"),
+  case("harness-without-tasks", "harness teacher", "--tasks"),
   case("generate-without-a-prompt", GENERATE, "--prompt"),
   case("generate-from-no-words", f"{GENERATE} --prompt ''", "no tokens"),
   case("generate-no-file", f"{GENERATE} --prompts nowhere.txt", "nowhere.txt"),
