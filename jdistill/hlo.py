@@ -238,7 +238,7 @@ def _instruction(name: str, rest: str) -> Instruction:
       for dtype, shape, space in _ARRAY.findall(kind)
     ),
     called=called,
-    source=source[1] if source else "",
+    source=source[1].replace("\\'", "'") if source else "",
     target=target[1] if target else "",
     operands=tuple(_OPERAND.findall(inside)),
     number=_number(opcode, inside),
