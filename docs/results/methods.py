@@ -33,6 +33,7 @@ EXPERIMENTS = {
     hacking.HACKING,
     on_signals.SPARSE,
     on_signals.FIRST,
+    on_signals.GRAD_MAG,
     teachers.ENSEMBLE,
     teachers.ROUTED,
   )

@@ -97,3 +97,31 @@ FIRST = Experiment(
   "nothing says how much mass they have together, and the student is far "
   "off.",
 )
+
+_SUM = "--method.power 0"
+GRAD_MAG = Experiment(
+  name="grad_mag",
+  title="GradMag",
+  paper="Minixhofer et al., 2025, arXiv:2503.20083",
+  methods=("GradMag",),
+  claim=(
+    "Two losses of different scales, each divided by its gradient at the last "
+    "layer, teach as well as the best weights chosen by hand."
+  ),
+  config="configs/grad_mag_markov.py",
+  arms={
+    "KD alone": Arm(f"{_SUM} --method.parts.hidden.weight 0"),
+    "sum, 0.01 x hidden": Arm(f"{_SUM} --method.parts.hidden.weight 0.01"),
+    "sum, 1 x hidden": Arm(f"{_SUM} --method.parts.hidden.weight 1"),
+    "sum, 100 x hidden": Arm(f"{_SUM} --method.parts.hidden.weight 100"),
+    "GradMag": Arm(),
+  },
+  control="KD alone",
+  metrics={"eval/kl": "lower", "eval/kl_teacher": "lower"},
+  budget="400 updates of 32 texts of 32 tokens",
+  first=("train configs/first_teacher.py",),
+  rates=(3e-3, 1e-2),
+  verdict="Holds: GradMag is nearer to the truth (0.118) than KD alone (0.193) "
+  "and than the best of three weights (0.143 at 1). At 100 the hidden states "
+  "drown the rest (1.34). All arms took the higher of two learning rates.",
+)

@@ -38,6 +38,7 @@ class GradMag(Sum):
   last layer, such as a loss of earlier layers' states, keeps its weight.
 
   Attributes:
+    power: of the norms; 0 is a plain sum, a control arm by a flag.
     preserve: weights are divided by their sum, so that the gradient has about
       the size of the parts' own.
     last: patterns of names of the student's parameters that count as its last
@@ -45,6 +46,7 @@ class GradMag(Sum):
       decoders do.
   """
 
+  power: float = 1.0
   preserve: bool = False
   last: tuple[str, ...] = ()
 
@@ -52,7 +54,9 @@ class GradMag(Sum):
     sizes = self._sizes(ctx)
     found = {
       name: jnp.where(
-        sizes[name] > 0, weight / (sizes[name] + _EPSILON), weight
+        sizes[name] > 0,
+        weight / (sizes[name] + _EPSILON) ** self.power,
+        weight,
       )
       for name, weight in super().weights(ctx).items()
     }

@@ -156,6 +156,13 @@ def test_parts_cost_one_layer_each_not_the_model():
   assert count(methods.GradMag(parts)) < 1.5 * plain
 
 
+def test_to_the_power_of_nothing_it_is_a_sum():
+  found, _ = gradient(methods.GradMag(PARTS, power=0.0))
+  wanted, _ = gradient(methods.Sum(PARTS))
+  gap = jax.tree.map(jnp.subtract, found["student"], wanted["student"])
+  assert optax.global_norm(gap) < 1e-6 * optax.global_norm(wanted["student"])
+
+
 def test_what_does_not_move_does_not_count():
   freeze = (optim.Freeze("student/segment_0/attention/*"),)
   mask = optim.trainable(freeze, {"student": PARAMS, "method": {"ce": {}}})
