@@ -69,6 +69,7 @@ def first_batch() -> types.Batch:
   return jax.tree.map(jnp.asarray, batch)
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_judges_it():
   built = build(settings())
   rows = first_batch()

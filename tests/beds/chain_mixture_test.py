@@ -56,6 +56,7 @@ def test_documents_are_of_every_chain():
   assert counts.min() > 70
 
 
+@pytest.mark.slow
 def test_as_a_model_it_is_the_truth():
   tokens = jnp.asarray(texts(BED.documents(2, 3, length=6)), jnp.int32)
   places = jnp.tile(jnp.arange(6, dtype=jnp.int32), (3, 1))

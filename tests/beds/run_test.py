@@ -62,6 +62,7 @@ def test_kl_is_the_exact_distance_to_the_oracle(finished):
   )
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(finished, tmp_path):
   """To where it would have been without the stop."""
   cfg = config.load(FILE, SMALL)

@@ -86,9 +86,8 @@ def test_remat():
     assert arm["xla_temp_mib"] > 0
 
 
-@pytest.mark.parametrize(
-  "more", ["--dense", pytest.param("--mode recompute", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("more", ["--dense", "--mode recompute"])
+@pytest.mark.slow
 def test_loss(more):
   line = bench(
     "loss",

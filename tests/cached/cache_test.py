@@ -163,6 +163,7 @@ def finals(workdir):
   return found.params()
 
 
+@pytest.mark.slow
 def test_a_run_on_hidden_states_is_the_run_itself(tmp_path):
   made = settings(DECODER, steps=4)
   write(tmp_path / "c", cached.Hidden(), made)
@@ -181,11 +182,12 @@ def test_a_run_on_hidden_states_is_the_run_itself(tmp_path):
 @pytest.mark.parametrize(
   ("format", "rest"),
   [
-    pytest.param(cached.TopK(4), "bucket", marks=pytest.mark.slow),
+    (cached.TopK(4), "bucket"),
     (cached.TopK(4), "gold"),
-    pytest.param(cached.Sampled(9), None, marks=pytest.mark.slow),
+    (cached.Sampled(9), None),
   ],
 )
+@pytest.mark.slow
 def test_steps_are_the_same_on_any_mesh(tmp_path, format, rest):
   made = settings()
   write(tmp_path / "c", format, made)

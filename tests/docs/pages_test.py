@@ -138,6 +138,7 @@ def _class(node: ast.AST) -> type | None:
   return cls if dataclasses.is_dataclass(cls) else None
 
 
+@pytest.mark.slow
 def test_one_hump_fitted_by_forward_kl_has_the_moments_of_two():
   """Gaussians are an exponential family, whose moments forward KL matches."""
   (best,) = fits.fits(fits.CHOICES["forward KL"])

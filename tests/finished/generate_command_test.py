@@ -43,6 +43,7 @@ def rows_of(capsys):
   return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.slow
 def test_each_prompt_of_a_file_gets_a_row(teacher, prompts, logits_of, capsys):
   argv = ["generate", teacher, "--prompts", str(prompts), *GREEDY]
   assert cli.main([*argv, "--batch-size", "2"]) == 0

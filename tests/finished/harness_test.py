@@ -111,6 +111,7 @@ def test_each_token_of_a_long_text_is_read_once(
   assert found == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_answers_are_cut_before_their_stop_strings(model):
   asked = {"until": ["e", "\n"], "max_gen_toks": 12}
   prompts = [q["question"] for q in QUESTIONS]

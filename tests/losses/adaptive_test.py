@@ -137,6 +137,7 @@ def test_extreme_mu_and_huge_logits_end():
         assert np.all(np.isfinite(value))
 
 
+@pytest.mark.slow
 def test_number_of_passes_is_small(monkeypatch):
   """A dozen or two, not one for each bit of each id."""
   _, teacher = draw(rows=16, vocab=20_000)

@@ -468,6 +468,7 @@ def test_shapes_are_checked():
     losses.forward_kl(jnp.zeros((2, 5)), jnp.zeros((2, 6)))
 
 
+@pytest.mark.slow
 def test_a_held_mixture_has_the_value_and_another_gradient(x64):
   """Reverse KL to a mixture that is given, at the mixture that it is."""
   rng = np.random.default_rng(4)

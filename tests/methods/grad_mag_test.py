@@ -87,6 +87,7 @@ def alone():
   return {k: g["student"] for k, g in found.items()}, norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preserve", [False, True])
 @pytest.mark.parametrize("microbatches", [1, 2])
 def test_parts_count_by_one_over_their_gradients(preserve, microbatches):
@@ -112,6 +113,7 @@ def test_parts_count_by_one_over_their_gradients(preserve, microbatches):
     )
 
 
+@pytest.mark.slow
 def test_a_part_a_thousand_times_as_large_pulls_no_harder():
   """Which is what a plain sum does not do."""
 
@@ -156,6 +158,7 @@ def test_parts_cost_one_layer_each_not_the_model():
   assert count(methods.GradMag(parts)) < 1.5 * plain
 
 
+@pytest.mark.slow
 def test_to_the_power_of_nothing_it_is_a_sum():
   found, _ = gradient(methods.GradMag(PARTS, power=0.0))
   wanted, _ = gradient(methods.Sum(PARTS))

@@ -146,6 +146,7 @@ def test_linen_axes_come_from_the_module_and_init_is_unboxed():
   chex.assert_trees_all_equal_shapes_and_dtypes(params, arch.shapes())
 
 
+@pytest.mark.slow
 def test_linen_init_needs_no_mesh_of_its_logical_names():
   mesh = jax.make_mesh(
     (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)

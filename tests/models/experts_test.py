@@ -356,6 +356,7 @@ def slopes(remat):
   return jit(jax.grad(loss))(params_of(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["elementwise", "dots", "full"])
 def test_remat_changes_no_gradient(remat):
   found, expected = slopes(remat), slopes("none")
@@ -397,6 +398,7 @@ def test_int8_experts_compute_with_the_rounded_weights():
   np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_adapters_of_experts_merge():
   config = decoder(low_rank=LowRank(rank=2, alpha=4.0))
   params = params_of(config)

@@ -139,6 +139,7 @@ def test_what_is_unaligned_is_for_the_head_alone():
   assert not np.any(of_head["fc"]["kernel"])
 
 
+@pytest.mark.slow
 def test_documents_do_not_hear_each_other():
   shape, said = FSPAD, heard()
   params = drawn(shape)

@@ -215,6 +215,7 @@ def test_a_decoder_computes_the_same(remat):
   close(loss_and_gradients("flash", remat), loss_and_gradients("xla", remat))
 
 
+@pytest.mark.slow
 def test_without_a_tpu_auto_is_plain():
   """To the last bit: the program is the same."""
   chex.assert_trees_all_equal(
@@ -267,6 +268,7 @@ def test_windows_as_wide_as_a_row_are_none():
   assert (plan.windows, plan.index) == ((0, T - 1), (0, 1, 0, 0))
 
 
+@pytest.mark.slow
 def test_a_cache_needs_no_kernel():
   """So text can be generated whatever a run insists on."""
   config = dataclasses.replace(DECODER, attention="flash")

@@ -80,6 +80,7 @@ def able(row):
   return different or good
 
 
+@pytest.mark.slow
 def test_siblings_are_successes_of_the_same_group_drawn_evenly():
   given = batch()
   answers = padded([a for _, a, _ in ROWS], 6)
@@ -109,7 +110,10 @@ def expected_prompt(row, which, unsolved):
   return text + own
 
 
-@pytest.mark.parametrize("feedback_for", ["unsolved", "all"])
+@pytest.mark.parametrize(
+  "feedback_for",
+  [pytest.param("unsolved", marks=pytest.mark.slow), "all"],
+)
 def test_the_teacher_s_text_is_laid_out_as_the_template_says(feedback_for):
   writer = rollout.Reprompted(
     solution="so: {solution} is right. ",
@@ -162,6 +166,7 @@ def test_the_teacher_s_text_is_laid_out_as_the_template_says(feedback_for):
   assert 0 < reached < there
 
 
+@pytest.mark.slow
 def test_layout_and_what_is_masked_change_nothing():
   writer = rollout.Reprompted(feedback_tokens=3)
   expected, _ = told(writer, step=2)

@@ -315,6 +315,7 @@ def test_adaptive_replay_writes_replays_or_takes_the_dataset(weights, batch):
   assert found == 1
 
 
+@pytest.mark.slow
 def test_revised_answers_take_one_token_of_the_teacher(weights, batch):
   student, teachers = weights
   [(before, _)], _ = written(rollout.Student(HOT), weights, batch)

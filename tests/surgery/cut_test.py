@@ -49,6 +49,7 @@ def view():
   )
 
 
+@pytest.mark.slow
 def test_a_cut_model_skips_the_layers():
   """As if the residual branches of the others were silenced."""
   params = random_params(CONFIG)

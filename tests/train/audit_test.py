@@ -48,6 +48,7 @@ def go(workdir, **changes):
   return train.train(cfg, workdir, log=lines.append), lines
 
 
+@pytest.mark.slow
 def test_rows_warnings_and_results_over_a_restart(tmp_path):
   audits = {"late": Late()}
   result, lines = go(tmp_path / "run", audits=audits)

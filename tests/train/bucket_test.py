@@ -207,6 +207,7 @@ def two_stages(steps=2) -> config.Stages:
   return config.Stages({"first": first, "second": second})
 
 
+@pytest.mark.slow
 def test_stages_in_a_bucket_are_those_on_disk(tmp_path):
   run = "gs://bucket/g/run"
   result = train.train(two_stages(steps=3), tmp_path / "run", log=log)

@@ -22,6 +22,7 @@ from jdistill import (
 )
 from jdistill.models import MLPConfig
 
+pytestmark = pytest.mark.slow
 PROMPT = "The statement"
 
 

@@ -91,6 +91,7 @@ def test_its_module_must_stand_in_the_config(own, tmp_path, capsys):
   assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_so_may_a_student_be(own, tmp_path, capsys):
   text = own.read_text().replace("config.Fresh(shape)", "config.Fresh(module)")
   own.write_text(text)

@@ -64,6 +64,7 @@ def test_students_are_not_stored_in_int8(world):
     run.find_models(world.config(student=config.Fresh(shape)))
 
 
+@pytest.mark.slow
 def test_the_cost_of_storage_is_measured(world, capsys):
   ref = str(world.teacher)
   found = {}

@@ -91,6 +91,7 @@ def close(found, expected):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_blocks_say_what_the_whole_text_says(lm, made):
   """With the target's features of all that is certain, and its own below."""
   draft, params = made
