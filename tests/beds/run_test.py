@@ -41,6 +41,7 @@ def finished(tmp_path_factory):
   return workdir, result
 
 
+@pytest.mark.slow
 def test_the_student_gets_closer_to_the_oracle(finished):
   found = finished[1]["evals"]["eval"]
   assert found["end"]["kl"] < 0.98 * found["start"]["kl"]

@@ -169,6 +169,7 @@ def test_padding_shifts_no_return():
   np.testing.assert_allclose(found[:, 3:-4], short, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_place_in_document():
   segments = np.sort(RNG.integers(1, 4, size=(B, T)), axis=-1)
   place, total = losses.place_in_document(MASK, segments)
