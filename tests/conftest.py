@@ -6,8 +6,7 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
-# Tests compile more than they compute: less optimised code is made in half the
-# time.
+# Tests compile more than they compute, and less optimised code is made sooner.
 for flag in (
   "--xla_force_host_platform_device_count=8",
   "--xla_backend_optimization_level=1",
