@@ -32,6 +32,7 @@ from jdistill import (
   sharding,
   tokenizers,
   types,
+  workdir,
 )
 from jdistill.config import Dtype
 
@@ -329,8 +330,10 @@ def judge(
   Raises: UserError for unknown tasks, before any model is read, and for models
     that cannot be.
   """
-  if to is not None and (to.is_dir() or not to.absolute().parent.is_dir()):
-    raise types.UserError(f"{to}: expected a file in a directory that exists")
+  if to is not None:
+    if to.is_dir():
+      raise types.UserError(f"--to {to}: is a directory; name a file")
+    workdir.check_place(to, "--to")
   manager = lm_eval.tasks.TaskManager(
     include_path=None
     if options.include_path is None
@@ -366,6 +369,7 @@ def judge(
     said[ref] = found
     rows += [{"model": ref} | row for row in _rows(found)]
   if to is not None:
+    to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(json.dumps(said, indent=1, default=str, ensure_ascii=False))
   return rows
 

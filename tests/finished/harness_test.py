@@ -160,7 +160,7 @@ def test_bad_questions_are_refused(teacher, home, capsys):
     harness.LM(teacher, batch_size=0)
   wrong = ["harness", teacher, "--tasks", "arc_easy", "--to", str(home)]
   assert cli.main(wrong) == 2
-  assert "expected a file" in capsys.readouterr().err
+  assert "is a directory; name a file" in capsys.readouterr().err
 
 
 @pytest.mark.slow
