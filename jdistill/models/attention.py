@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from jdistill.models import division
-from jdistill.models.layers import Linear, RMSNorm
+from jdistill.models.layers import Linear, RMSNorm, outputs
 from jdistill.models.rope import rotate
 from jdistill.models.spec import LayerSpec
 
@@ -236,6 +236,8 @@ def _sum(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
 class Attention(nnx.Module):
   """The attention branch of a layer, without its norms."""
 
+  TOGETHER = "q", "k", "v"
+
   def __init__(self, spec: LayerSpec, num_layers: int, rngs: nnx.Rngs):
     self.spec = spec
 
@@ -282,7 +284,9 @@ class Attention(nnx.Module):
 
     Without a cache, S = T and keys are the inputs' own.
     """
-    q, k, v = self.q(x), self.k(x), self.v(x)
+    num, num_kv = self.spec.num_heads, self.spec.num_kv_heads
+    each = {"q": self.q, "k": self.k, "v": self.v}
+    q, k, v = outputs(x, each, (num, num_kv, num_kv))
     if self.q_norm is not None and self.k_norm is not None:
       q, k = self.q_norm(q), self.k_norm(k)
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)

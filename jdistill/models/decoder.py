@@ -36,9 +36,9 @@ from jdistill.models import (
   quantised,
   stack,
 )
-from jdistill.models.attention import Branches, TokenCache
+from jdistill.models.attention import Attention, Branches, TokenCache
 from jdistill.models.base import Architecture
-from jdistill.models.layers import RMSNorm
+from jdistill.models.layers import Mlp, RMSNorm, side_by_side
 from jdistill.models.spec import DecoderSpec
 
 
@@ -124,11 +124,14 @@ class DecoderConfig(DecoderSpec, Architecture):
     in place of each of `stacks`; what lies apart stays as it is.
 
     For many small calls: a scan copies each layer out of the stack every time.
+    Kernels that read the same lie in one, unless heads are divided over the
+    mesh in context.
     """
     stacks = {
       n: host.fetched(params[n]) for n in self.stacks if n not in _apart(params)
     }
-    return {**params, **{name: _layers(tree) for name, tree in stacks.items()}}
+    turn = _layer if types.axis_size(types.HEADS_AXIS) > 1 else _joined_layer
+    return {**params, **{n: _layers(tree, turn) for n, tree in stacks.items()}}
 
   def unstacked_cache(
     self, cache: types.PyTree, lengths: Int[Array, " B"]
@@ -196,16 +199,30 @@ def _apart(params: types.PyTree) -> dict[str, tuple[types.PyTree, ...]]:
   return {n: part for n, part in params.items() if isinstance(part, tuple)}
 
 
-def _layers(stacked: types.PyTree) -> tuple[types.PyTree, ...]:
-  """A tree for each entry of the leading axis."""
-  length = jax.tree.leaves(stacked)[0].shape[0]
-  return tuple(_layer(stacked, np.int32(i)) for i in range(length))
-
-
 @jax.jit
 def _layer(stacked: types.PyTree, index: jax.Array) -> types.PyTree:
   # One program for all: a slice at a fixed place would compile for each.
   return jax.tree.map(lambda a: a[index], stacked)
+
+
+@jax.jit
+def _joined_layer(stacked: types.PyTree, index: jax.Array) -> types.PyTree:
+  layer = _layer(stacked, index)
+  branches = {"attention": Attention, "mlp": Mlp}
+  if "router" in layer["mlp"]:
+    del branches["mlp"]  # experts have kernels of their own
+  return layer | {
+    name: side_by_side(layer[name], branch.TOGETHER)
+    for name, branch in branches.items()
+  }
+
+
+def _layers(
+  stacked: types.PyTree, turn: Callable[..., types.PyTree] = _layer
+) -> tuple[types.PyTree, ...]:
+  """A tree for each entry of the leading axis."""
+  length = jax.tree.leaves(stacked)[0].shape[0]
+  return tuple(turn(stacked, np.int32(i)) for i in range(length))
 
 
 class _Abstract(NamedTuple):

@@ -17,6 +17,7 @@ import pytest
 
 from jdistill import types
 from jdistill.models import DecoderConfig, Mixture, Rope, Segment, num_params
+from jdistill.models.low_rank import LowRank
 from jdistill.types import UserError
 
 PLAIN = DecoderConfig(
@@ -272,13 +273,22 @@ def test_features_fit_together():
 SOME = ("layers/3/out", "attn/1/probs", "layers/1/mlp", "layers/4/out")
 
 
-def test_layers_apart_compute_the_same():
-  params = params_of(MIXED)
+@pytest.mark.parametrize("name", ["biased", "sparse", "adapted"])
+def test_layers_apart_compute_the_same(name):
+  config = {
+    "biased": MIXED,
+    "sparse": SPARSE,
+    "adapted": dataclasses.replace(MIXED, low_rank=LowRank(2, 4.0, ("q",))),
+  }[name]
+  params = params_of(config)
+  apart = config.unstacked(params)
+  attention = apart["segment_0"][0]["attention"]
+  assert (attention["k"]["kernel"].size == 0) == (name != "adapted")
+  assert ("bias" in attention["q"]) == (name != "sparse")
   view = make_view(random_ids((2, 12)))
-  run = runner(MIXED, SOME)
-  expected = run(params, view)
-  found = run(MIXED.unstacked(params), view)
-  chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=0)
+  run = runner(config, ("layers/2/out",))
+  expected, found = run(params, view), run(apart, view)
+  chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @functools.cache
