@@ -222,6 +222,6 @@ def test_qwix_is_imported_by_those_who_ask():
 def test_kernels_side_by_side_are_the_same_numbers():
   apart = INT8.unstacked(stored())
   attention = apart["segment_0"][1]["attention"]
-  assert attention["q"]["kernel"].shape == (32, 8, 8)
+  assert attention["q"]["kernel"].shape == (16, 8, 8)
   found, expected = logits(INT8, apart), logits(INT8, stored())
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
