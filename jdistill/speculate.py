@@ -152,43 +152,27 @@ def load_draft(
 
 
 def table(rows: Sequence[dict[str, Any]]):
-  """The rows as a rich table."""
+  """A rich table with a column for each draft."""
   from rich.table import Table
 
-  found = Table(
-    caption="c: a pass of the draft, b: of the target over a block of guesses, "
-    "both in passes over one token"
-  )
-  for title in (
-    "draft",
-    "accepted",
-    "1 - TVD",
-    "tokens/pass",
-    "speed-up",
-    "predicted",
-    "c",
-    "b",
-    "tokens",
-  ):
-    first = title == "draft"
-    found.add_column(
-      title,
-      justify="left" if first else "right",
-      no_wrap=not first,
-      overflow="fold",
-    )
+  found = Table()
+  found.add_column("draft", style="dim", no_wrap=True)
+  columns = []
   for row in rows:
+    found.add_column(row["draft"], justify="right", overflow="fold")
     timing = row["timing"] or {"costs": {}}
     costs = timing["costs"]
-    values = (
-      row["rate"],
-      row["expected_rate"],
-      row["tokens_per_pass"],
-      timing.get("speedup"),
-      timing.get("predicted"),
-      costs.get("draft_ratio"),
-      costs.get("block_ratio"),
-    )
-    shown = ("-" if v is None else f"{v:.3f}" for v in values)
-    found.add_row(row["draft"], *shown, f"{row['tokens']:,}")
+    values = {
+      "accepted": row["rate"],
+      "1 - TVD": row["expected_rate"],
+      "tokens a pass": row["tokens_per_pass"],
+      "speed-up": timing.get("speedup"),
+      "predicted": timing.get("predicted"),
+      "draft pass / target pass": costs.get("draft_ratio"),
+      "block pass / target pass": costs.get("block_ratio"),
+    }
+    shown = {k: "-" if v is None else f"{v:.3f}" for k, v in values.items()}
+    columns.append(shown | {"tokens written": f"{row['tokens']:,}"})
+  for name in columns[0]:
+    found.add_row(name, *(column[name] for column in columns))
   return found
