@@ -11,6 +11,9 @@ def _writer(name: str) -> str:
   return f"{where}.offline.share 0 {where}.{name}.share 1"
 
 
+_TWO_ANSWERS = "--distilled.data.batch-size 15 --distilled.group-size 2"
+
+
 HACKING = Experiment(
   name="hacking",
   title="Teacher hacking",
@@ -25,6 +28,10 @@ HACKING = Experiment(
     "offline": Arm(),
     "online_teacher": Arm(_writer("online_teacher")),
     "online_student": Arm(_writer("online_student")),
+    "half the prompts, two answers": Arm(
+      f"--distilled.data.of.num-documents 240 {_TWO_ANSWERS}"
+    ),
+    "two answers, half the epochs": Arm(_TWO_ANSWERS),
   },
   control="offline",
   metrics={
