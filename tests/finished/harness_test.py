@@ -131,6 +131,7 @@ def test_answers_are_cut_before_their_stop_strings(model):
     assert text == whole.text[:cut]
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_the_harness_says(
   teacher, run, tasks, tmp_path, capsys
 ):
