@@ -48,5 +48,9 @@ HACKING = Experiment(
   "three seeds, but the distance to the teacher on held-out text does not "
   "fall any more either: the answers are learnt by heart, and the detector, "
   "which asks for a proxy that goes on falling, stays silent. Answers "
-  "written anew, by either, end 0.11 to 0.12 nearer to the truth.",
+  "written anew, by either, end 0.11 to 0.12 nearer to the truth. Of the "
+  "diversity of prompts little is seen: half of the prompts with two answers "
+  "each are as good as all with one, within the seeds' spread; two fixed "
+  "answers to all of them, each read half as often, end 0.083 nearer, which "
+  "is most of what new answers give.",
 )
