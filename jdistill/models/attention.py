@@ -285,8 +285,7 @@ class Attention(nnx.Module):
     Without a cache, S = T and keys are the inputs' own.
     """
     num, num_kv = self.spec.num_heads, self.spec.num_kv_heads
-    each = {"q": self.q, "k": self.k, "v": self.v}
-    q, k, v = outputs(x, each, (num, num_kv, num_kv))
+    q, k, v = outputs(x, (self.q, self.k, self.v), (num, num_kv, num_kv))
     if self.q_norm is not None and self.k_norm is not None:
       q, k = self.q_norm(q), self.k_norm(k)
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)

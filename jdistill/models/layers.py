@@ -127,7 +127,7 @@ class Linear(nnx.Module):
 
 
 def outputs(
-  x: Float[Array, "B T D"], linears: dict[str, Linear], sizes: Sequence[int]
+  x: Float[Array, "B T D"], linears: Sequence[Linear], sizes: Sequence[int]
 ) -> Iterator[Float[Array, "B T F *H"]]:
   """What each of several products says of one input.
 
@@ -136,9 +136,9 @@ def outputs(
     linears: each with a kernel of its own, [D, F, ...], or all `side_by_side`.
     sizes: F of each.
   """
-  first, *others = linears.values()
+  first, *others = linears
   if any(one.kernel.get_value().shape[1] for one in others):
-    return (one(x) for one in linears.values())
+    return (one(x) for one in linears)
   cuts = list(itertools.accumulate(sizes))[:-1]
   return iter(jnp.split(first(x), cuts, axis=x.ndim - 1))
 
@@ -148,8 +148,8 @@ def side_by_side(
 ) -> dict[str, types.PyTree]:
   """One layer's parameters with those of some `Linear`s all in the first.
 
-  What the others have is empty. One large product of few rows is faster than
-  several small ones, by up to 1.8 on a CPU. Those with adapters stay apart.
+  What the others have is empty. Of few rows one large product is faster than
+  several small ones on a CPU. Those with adapters stay apart.
   """
   own = {name: params[name] for name in names}
   if any("lora_a" in one for one in own.values()):
@@ -254,6 +254,5 @@ class Mlp(nnx.Module):
     )
 
   def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    both = {"gate": self.gate, "up": self.up}
-    gate, up = outputs(x, both, (self.mlp_width,) * 2)
+    gate, up = outputs(x, (self.gate, self.up), (self.mlp_width,) * 2)
     return self.down(ACTIVATIONS[self.activation](gate) * up)
