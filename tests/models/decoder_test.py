@@ -286,9 +286,10 @@ def test_layers_apart_compute_the_same(name):
   assert (attention["k"]["kernel"].size == 0) == (name != "adapted")
   assert ("bias" in attention["q"]) == (name != "sparse")
   view = make_view(random_ids((2, 12)))
-  run = runner(config, ("layers/2/out",))
+  run = runner(config, ("layers/2/out",) if name == "sparse" else SOME)
   expected, found = run(params, view), run(apart, view)
-  chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
+  rtol = 1e-5 if name == "sparse" else 0  # whose numbers are above 10
+  chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=rtol)
 
 
 @functools.cache
